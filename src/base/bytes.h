@@ -49,7 +49,8 @@ struct buf {
     size_t cap;
 };
 
-/* Room for `more` bytes after len; never fails (base/mem.h). Doubles, so appends are amortised O(1). */
+/* Room for `more` bytes after len; never fails (base/mem.h). Doubles, so appends are amortised
+ * O(1). */
 void buf_reserve(struct buf *b, size_t more);
 void buf_append(struct buf *b, const void *ptr, size_t len);
 void buf_append_byte(struct buf *b, uint8_t byte);

@@ -9,6 +9,7 @@
 int64_t clock_boot_ms(void);
 int64_t clock_boot_us(void);
 int64_t clock_wall_ms(void); /* Unix time */
+int64_t clock_wall_us(void);
 
 /* "No time": later than any real one. */
 #define CLOCK_NEVER INT64_MAX

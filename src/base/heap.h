@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Intrusive binary min-heap of int64 keys: timers (key = due time in ms) and arrival order
- * (key = rowid). Equal keys leave in the order in which they were inserted. The heap owns an array of
- * pointers, not the nodes. insert and remove are O(log n); inserting a key greater than all others is
- * O(1). Not thread-safe. */
+ * (key = rowid). Equal keys leave in the order in which they were inserted. The heap owns an array
+ * of pointers, not the nodes. insert and remove are O(log n); inserting a key greater than all
+ * others is O(1). Not thread-safe. */
 #ifndef TASKMILL_BASE_HEAP_H
 #define TASKMILL_BASE_HEAP_H
 

@@ -36,10 +36,10 @@ static inline bool list_empty(const struct list *list)
 }
 
 /* `it` must not be removed inside list_foreach; use the _safe form for that. */
-#define list_foreach(list, it)                                                                     \
+#define list_foreach(list, it) \
     for (struct list_node *it = (list)->head.next; it != &(list)->head; it = it->next)
-#define list_foreach_safe(list, it)                                                                \
-    for (struct list_node *it = (list)->head.next, *it##_next_ = it->next; it != &(list)->head;    \
+#define list_foreach_safe(list, it)                                                             \
+    for (struct list_node *it = (list)->head.next, *it##_next_ = it->next; it != &(list)->head; \
          it = it##_next_, it##_next_ = it->next)
 
 #endif

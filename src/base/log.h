@@ -3,9 +3,9 @@
  * Records to stderr, one line each, text or JSON (spec/broker.md 10.3).
  * text: `2026-01-01T00:00:00.000000Z  INFO taskmill::kafka: message key=value key="two words"`
  * JSON: {"timestamp":...,"level":...,"message":...,"target":...,"key":value,...}
- * The filter is a comma list of `level` or `target=level` (targets match by prefix, the longest wins);
- * levels: off, error, warn, info, debug, trace. ANSI colours only on a terminal and without NO_COLOR.
- * Process-wide by nature (stderr is); thread-safe; a record is one write(2).
+ * The filter is a comma list of `level` or `target=level` (targets match by prefix, the longest
+ * wins); levels: off, error, warn, info, debug, trace. ANSI colours only on a terminal and without
+ * NO_COLOR. Process-wide by nature (stderr is); thread-safe; a record is one write(2).
  */
 #ifndef TASKMILL_BASE_LOG_H
 #define TASKMILL_BASE_LOG_H
@@ -28,8 +28,8 @@ struct log_field {
     double d;
 };
 
-/* Bad directives are skipped; the first one is named in `why` and ERR_INVALID returned (the good ones
- * still count). Call before threads start. Default: text, "info". */
+/* Bad directives are skipped; the first one is named in `why` and ERR_INVALID returned (the good
+ * ones still count). Call before threads start. Default: text, "info". */
 int log_init(enum log_format format, const char *filter, struct err_text *why);
 bool log_enabled(enum log_level level, const char *target);
 void log_write(enum log_level level, const char *target, const struct log_field *fields,
@@ -64,10 +64,10 @@ static inline struct log_field log_bool(const char *key, bool value)
 
 /* log_info("taskmill::kafka", LOG_FIELDS(log_int("partition", 3)), "assigned %s", topic);
  * fields may be NULL. Arguments are evaluated only if the record is wanted. */
-#define log_at(level, target, fields, ...)                                                         \
-    do {                                                                                           \
-        if (log_enabled(level, target))                                                            \
-            log_write(level, target, fields, __VA_ARGS__);                                         \
+#define log_at(level, target, fields, ...)                 \
+    do {                                                   \
+        if (log_enabled(level, target))                    \
+            log_write(level, target, fields, __VA_ARGS__); \
     } while (0)
 #define log_error(target, fields, ...) log_at(LOG_ERROR, target, fields, __VA_ARGS__)
 #define log_warn(target, fields, ...)  log_at(LOG_WARN, target, fields, __VA_ARGS__)

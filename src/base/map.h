@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Intrusive hash map keyed by bytes. The node lives inside its owner's struct and points to a key that
- * the owner keeps alive and unchanged while inside. Hash: SipHash-1-3 with a key given at creation (ids
- * come from strangers), so a run is reproducible from its seed. Not thread-safe. */
+/* Intrusive hash map keyed by bytes. The node lives inside its owner's struct and points to a key
+ * that the owner keeps alive and unchanged while inside. Hash: SipHash-1-3 with a key given at
+ * creation (ids come from strangers), so a run is reproducible from its seed. Not thread-safe. */
 #ifndef TASKMILL_BASE_MAP_H
 #define TASKMILL_BASE_MAP_H
 
 #include "base/bytes.h"
+#include "base/hash.h"
 
 struct map_node {
     struct map_node *next;
@@ -30,7 +31,5 @@ void map_remove(struct map *map, struct map_node *node);
  * the node returned last may be removed after the next one was fetched. */
 struct map_node *map_first(const struct map *map);
 struct map_node *map_next(const struct map *map, const struct map_node *node);
-
-uint64_t hash_bytes(const uint64_t seed[2], struct bytes data);
 
 #endif

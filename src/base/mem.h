@@ -20,6 +20,6 @@ char *mem_strdup(const char *s) __attribute__((malloc, returns_nonnull));
 /* Copies `len` bytes and adds a NUL. */
 char *mem_strndup(const void *s, size_t len) __attribute__((malloc, returns_nonnull));
 
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

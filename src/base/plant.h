@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Planted bugs: proof that the simulator can find what it claims to guard. Each is one number; a build
- * with -DTASKMILL_PLANT=<number> has that one bug, every other build has none (the condition is a
- * compile-time constant and the branch disappears). tests/sim builds one simulator per bug and must find
- * it within 60 s.
+ * Planted bugs: proof that the simulator can find what it claims to guard. Each is one number; a
+ * build with -DTASKMILL_PLANT=<number> has that one bug, every other build has none (the condition
+ * is a compile-time constant and the branch disappears). tests/sim builds one simulator per bug and
+ * must find it within 60 s.
  */
 #ifndef TASKMILL_BASE_PLANT_H
 #define TASKMILL_BASE_PLANT_H
@@ -16,7 +16,7 @@ enum plant {
     PLANT_NONE = 0,
     PLANT_REPLY_BEFORE_COMMIT = 1,
     PLANT_OFFSET_BEFORE_COMMIT = 2,
-    PLANT_CLAIM_BEFORE_CONFIRMATION = 3, /* at-most-once row claimable before its offset is confirmed */
+    PLANT_CLAIM_BEFORE_CONFIRMATION = 3, /* at-most-once row, offset not confirmed yet */
     PLANT_CONFIRM_BY_OFFSET_ALONE = 4,   /* owner list ignored */
     PLANT_CLAIM_TO_DEAD_STREAM = 5,      /* undelivered claim is not given back */
     PLANT_UNFENCED_RETRY = 6,            /* late Retry on a row that is Pending again is obeyed */
