@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Apache Kafka (KRaft, one node) on loopback, in a folder of its own."""
+
+import signal
+import uuid
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from harness import cache
+from harness.process import Process, free_port, wait_for
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+log.dirs={folder}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+num.network.threads=2
+num.io.threads=2
+log.cleaner.dedupe.buffer.size=4194304
+message.max.bytes=20000000
+replica.fetch.max.bytes=20000000
+controlled.shutdown.enable=false
+"""
+
+
+@dataclass
+class Record:
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    headers: list = field(default_factory=list)
+
+    def header(self, name):
+        """Text of the last header called `name`, or None."""
+        found = [value for key, value in self.headers if key == name]
+        return found[-1].decode() if found else None
+
+
+@dataclass
+class Committed:
+    offset: int
+    metadata: str
+
+
+class Kafka:
+    """`bootstrap` is the address. start(), stop(), kill9() may be repeated; the data and the port stay."""
+
+    def __init__(self, folder, heap_mb=384):
+        self.folder = folder
+        self.port = free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._heap_mb = heap_mb
+        self._process = None
+        self._config = folder / "server.properties"
+        self._log_path = folder / "server.log"
+        # Short back-off: the server comes and goes in outage tests.
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0,
+                                   "reconnect.backoff.max.ms": 200})
+        folder.mkdir(parents=True, exist_ok=True)
+        self._config.write_text(PROPERTIES.format(
+            port=self.port, controller_port=free_port(), folder=folder))
+        self._format()
+
+    # --- the process
+
+    def _java(self, main, *args):
+        jars = cache.kafka_jars()
+        argv = ["java", f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:-UsePerfData",
+                f"-Dlog4j.configuration=file:{cache.INTEGRATION}/kafka/log4j.properties",
+                "-Djava.net.preferIPv4Stack=true", "-cp", f"{jars}/*", main, *args]
+        return Process(argv, self._log_path, cwd=self.folder)
+
+    def _format(self):
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        tool = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._config)
+        assert tool.wait(60) == 0, tool.log()
+
+    @property
+    def running(self):
+        return self._process is not None and self._process.running
+
+    def start(self, timeout_s=60):
+        assert not self.running, "Kafka runs already"
+        self._process = self._java("kafka.Kafka", self._config)
+        wait_for(self._answers, lambda: f"Kafka:\n{self.log()[-4000:]}", timeout_s, 0.1)
+        return self
+
+    def _answers(self):
+        assert self._process.running, f"Kafka ended at start:\n{self.log()[-4000:]}"
+        try:
+            return self._admin.list_topics(timeout=1).brokers
+        except KafkaException:
+            return False
+
+    def log(self):
+        return self._log_path.read_text(errors="replace")
+
+    def stop(self, timeout_s=30):
+        """Clean stop (SIGTERM). Clients see connections close and then refused."""
+        if self.running:
+            self._process.signal(signal.SIGTERM)
+            self._process.wait(timeout_s)
+
+    def kill9(self):
+        if self.running:
+            self._process.kill9()
+
+    def pause(self):
+        """Freeze the process: connections stay open and nothing answers. Undo with resume()."""
+        self._process.signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.signal(signal.SIGCONT)
+
+    # --- topics
+
+    def create_topic(self, name, partitions=1, config=None):
+        """Creates a topic, waits until it can be used and returns its name."""
+        topic = NewTopic(name, partitions, 1, config=config or {})
+        self._admin.create_topics([topic])[name].result(30)
+        wait_for(lambda: len(self.partitions(name)) == partitions, f"topic {name}")
+        return name
+
+    def ensure_topic(self, name, partitions=1):
+        if not self.has_topic(name):
+            self.create_topic(name, partitions)
+        return name
+
+    def unique_topic(self, stem="topic", partitions=1):
+        return self.create_topic(f"{stem}-{uuid.uuid4().hex[:8]}", partitions)
+
+    def add_partitions(self, name, total):
+        self._admin.create_partitions([NewPartitions(name, total)])[name].result(30)
+        wait_for(lambda: len(self.partitions(name)) == total, f"{total} partitions of {name}")
+
+    def delete_topic(self, name):
+        self._admin.delete_topics([name])[name].result(30)
+        wait_for(lambda: not self.has_topic(name), f"the end of topic {name}")
+
+    def has_topic(self, name):
+        return name in self._admin.list_topics(timeout=10).topics
+
+    def partitions(self, name):
+        """Partition numbers that have a leader."""
+        found = self._admin.list_topics(timeout=10).topics.get(name)
+        if found is None or found.error is not None:
+            return []
+        return sorted(p.id for p in found.partitions.values() if p.leader >= 0)
+
+    # --- records
+
+    def produce(self, topic, payloads, partition=None, key=None, headers=None, config=None):
+        """Produces the payloads (bytes, or None for a tombstone) in order, with acks=all.
+
+        Returns [(partition, offset), ...] in the same order, from the delivery reports.
+        """
+        producer = Producer({"bootstrap.servers": self.bootstrap, "acks": "all", "linger.ms": 5,
+                             "enable.idempotence": True, "message.max.bytes": 20000000,
+                             "log_level": 0, **(config or {})})
+        places = []
+        errors = []
+
+        def delivered(index):
+            def report(error, message):
+                if error is not None:
+                    errors.append(error)
+                else:
+                    places[index] = (message.partition(), message.offset())
+            return report
+
+        for payload in payloads:
+            places.append(None)
+            options = {} if partition is None else {"partition": partition}
+            while True:
+                try:
+                    producer.produce(topic, value=payload, key=key, headers=headers,
+                                     on_delivery=delivered(len(places) - 1), **options)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+            producer.poll(0)
+        left = producer.flush(60)
+        assert not errors, f"produce to {topic}: {errors[0]} ({len(errors)} of {len(places)})"
+        assert left == 0, f"produce to {topic}: {left} of {len(places)} not delivered in 60 s"
+        return places
+
+    def _consumer(self, config=None):
+        return Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"test-{uuid.uuid4().hex}",
+                         "enable.auto.commit": False, "enable.partition.eof": True,
+                         "auto.offset.reset": "error", "log_level": 0, **(config or {})})
+
+    def consume_all(self, topic, timeout_s=60):
+        """Every committed record that the topic holds now: a list of Record, by partition and offset."""
+        consumer = self._consumer({"isolation.level": "read_committed"})
+        try:
+            open_ends = set(self.partitions(topic))
+            consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in open_ends])
+            records = []
+
+            def all_read():
+                for message in consumer.consume(1000, timeout=0.2):
+                    error = message.error()
+                    if error is None:
+                        records.append(_record(message))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        open_ends.discard(message.partition())
+                    else:
+                        raise AssertionError(f"consume {topic}: {error}")
+                return not open_ends
+
+            wait_for(all_read, f"the end of {topic}", timeout_s, 0)
+            return sorted(records, key=lambda r: (r.partition, r.offset))
+        finally:
+            consumer.close()
+
+    def wait_records(self, topic, count, timeout_s=30):
+        """consume_all() once the topic holds at least `count` records."""
+        wait_for(lambda: sum(self.end_offsets(topic).values()) >= count,
+                 lambda: f"{count} records in {topic}, it has {self.end_offsets(topic)}", timeout_s, 0.05)
+        return self.consume_all(topic)
+
+    def end_offsets(self, topic):
+        """{partition: the offset its next record will get}."""
+        consumer = self._consumer()
+        try:
+            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
+                    for p in self.partitions(topic)}
+        finally:
+            consumer.close()
+
+    # --- consumer groups
+
+    def committed(self, group, topic):
+        """{partition: Committed(offset, metadata)} of what the group has committed in this topic."""
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p)
+                                                     for p in self.partitions(topic)])
+        answer = self._admin.list_consumer_group_offsets([asked])[group].result(30)
+        for place in answer.topic_partitions:
+            if place.error is not None:
+                raise AssertionError(f"committed offset of {group}, {topic}: {place.error}")
+        return {place.partition: Committed(place.offset, place.metadata or "")
+                for place in answer.topic_partitions if place.offset >= 0}
+
+    def commit(self, group, topic, offsets, metadata=""):
+        """Commits {partition: offset} for a group without members, as an operator's reset does."""
+        places = [TopicPartition(topic, p, offset, metadata) for p, offset in offsets.items()]
+        consumer = self._consumer({"group.id": group})
+        try:
+            for place in consumer.commit(offsets=places, asynchronous=False):
+                assert place.error is None, place.error
+        finally:
+            consumer.close()
+
+    def wait_committed(self, group, topic, offsets, timeout_s=30):
+        """Waits until the group has committed at least {partition: offset}; returns committed()."""
+        def reached():
+            now = self.committed(group, topic)
+            if all(p in now and now[p].offset >= offset for p, offset in offsets.items()):
+                return now
+            return None
+        return wait_for(reached, lambda: f"commits {offsets} of {group}, {topic}; there are "
+                        f"{self.committed(group, topic)}", timeout_s, 0.05)
+
+
+def _record(message):
+    return Record(message.topic(), message.partition(), message.offset(), message.key(),
+                  message.value(), message.timestamp()[1], message.headers() or [])
