@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TaskActivation (proto/taskbroker.proto; spec/broker.md 14): the one message whose bytes travel untouched
- * from the producer to the worker. Parsing only looks at it; a retry rewrites four things by splicing.
+ * TaskActivation (proto/taskbroker.proto; spec/broker.md 14): the one message whose bytes travel
+ * untouched from the producer to the worker. Parsing only looks at it; a retry rewrites four things
+ * by splicing.
  *
- * activation_parse accepts exactly what Python's protobuf (upb) accepts for this message: UTF-8 in every
- * string and map entry, any wire type on unknown fields, known field numbers with a foreign wire type are
- * unknown fields, the last duplicate of a scalar wins, duplicate messages merge, unknown enum values are
- * kept (they are for the caller to refuse). Tested differentially in both directions.
+ * activation_parse accepts exactly what Python's protobuf (upb) accepts for this message: UTF-8 in
+ * every string and map entry, any wire type on unknown fields, known field numbers with a foreign
+ * wire type are unknown fields, the last duplicate of a scalar wins, duplicate messages merge,
+ * unknown enum values are kept (they are for the caller to refuse). Tested differentially in both
+ * directions.
  */
 #ifndef TASKMILL_WIRE_ACTIVATION_H
 #define TASKMILL_WIRE_ACTIVATION_H
@@ -45,7 +47,8 @@ struct activation {
     uint64_t expires, delay; /* s */
 };
 
-/* 0 or ERR_MALFORMED; *why then names the field and the fault. `out` is valid while payload lives. */
+/* 0 or ERR_MALFORMED; *why then names the field and the fault. `out` is valid while payload lives.
+ */
 int activation_parse(struct bytes payload, struct activation *out, const char **why);
 
 /* Header lookup in a payload that activation_parse accepted: the last entry with that key wins.

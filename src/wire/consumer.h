@@ -9,15 +9,15 @@
 
 #include "wire/activation.h"
 
-#define CONSUMER_SERVICE      "sentry_protos.taskbroker.v1.ConsumerService"
-#define CONSUMER_GET_TASK     "/" CONSUMER_SERVICE "/GetTask"
-#define CONSUMER_SET_STATUS   "/" CONSUMER_SERVICE "/SetTaskStatus"
-#define CONSUMER_SET_BATCH    "/" CONSUMER_SERVICE "/SetBatchActivationStatus"
-#define PRODUCER_SERVICE      "taskmill.v1.ProducerService"
-#define PRODUCER_ENQUEUE      "/" PRODUCER_SERVICE "/Enqueue"
-#define HEALTH_SERVICE        "grpc.health.v1.Health"
-#define HEALTH_CHECK          "/" HEALTH_SERVICE "/Check"
-#define HEALTH_WATCH          "/" HEALTH_SERVICE "/Watch"
+#define CONSUMER_SERVICE    "sentry_protos.taskbroker.v1.ConsumerService"
+#define CONSUMER_GET_TASK   "/" CONSUMER_SERVICE "/GetTask"
+#define CONSUMER_SET_STATUS "/" CONSUMER_SERVICE "/SetTaskStatus"
+#define CONSUMER_SET_BATCH  "/" CONSUMER_SERVICE "/SetBatchActivationStatus"
+#define PRODUCER_SERVICE    "taskmill.v1.ProducerService"
+#define PRODUCER_ENQUEUE    "/" PRODUCER_SERVICE "/Enqueue"
+#define HEALTH_SERVICE      "grpc.health.v1.Health"
+#define HEALTH_CHECK        "/" HEALTH_SERVICE "/Check"
+#define HEALTH_WATCH        "/" HEALTH_SERVICE "/Watch"
 
 enum activation_status {
     ACTIVATION_UNSPECIFIED = 0,
@@ -50,8 +50,8 @@ void task_filter_encode(const struct task_filter *filter, struct buf *out);
 int set_status_decode(struct bytes message, struct set_status_request *out, const char **why);
 void set_status_encode(const struct set_status_request *request, struct buf *out);
 
-/* SetBatchActivationStatusRequest: calls `each` per update, in order, after the whole message proved
- * well-formed. A non-zero result of `each` stops the walk and is returned. */
+/* SetBatchActivationStatusRequest: calls `each` per update, in order, after the whole message
+ * proved well-formed. A non-zero result of `each` stops the walk and is returned. */
 typedef int (*set_status_fn)(void *ctx, const struct set_status_request *update);
 int set_batch_decode(struct bytes message, set_status_fn each, void *ctx, const char **why);
 /* Appends one element of the batch. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ids of activations. New ones are UUIDs: random (version 4, 32 hex digits without dashes, as producers
- * write them) or derived (version 8, dashed, RFC 9562 5.8): the first 128 bits of SHA-256 over the inputs
- * named below, so that a replay after a crash is recognisable by its id.
+ * Ids of activations. New ones are UUIDs: random (version 4, 32 hex digits without dashes, as
+ * producers write them) or derived (version 8, dashed, RFC 9562 5.8): the first 128 bits of SHA-256
+ * over the inputs named below, so that a replay after a crash is recognisable by its id.
  */
 #ifndef TASKMILL_WIRE_IDENT_H
 #define TASKMILL_WIRE_IDENT_H
@@ -16,7 +16,8 @@
 void ident_retry(char out[IDENT_DASHED_LEN + 1], struct bytes parent_id, uint32_t attempts);
 /* From 16 random bytes (of the caller, so that callers stay reproducible). */
 void ident_random(char out[IDENT_HEX_LEN + 1], const uint8_t random[16]);
-/* The original's bucket (spec/broker.md 4.4): last byte of a UUID in any of its spellings, else 0. */
+/* The original's bucket (spec/broker.md 4.4): last byte of a UUID in any of its spellings, else 0.
+ */
 uint8_t ident_bucket(struct bytes id);
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Task parameters (spec/client.md 2.4): a msgpack map {"args": [...], "kwargs": {...}}, perhaps in one
- * zstd frame with its content size. Here: a bounded msgpack reader and writer, zstd both ways, and the
- * translation to and from JSON for tasks in other languages (bytes as {"$bytes": "base64"}, NaN and
- * infinities as {"$float": "nan" | "inf" | "-inf"}, large integers stay integers). Pure, thread-safe.
+ * Task parameters (spec/client.md 2.4): a msgpack map {"args": [...], "kwargs": {...}}, perhaps in
+ * one zstd frame with its content size. Here: a bounded msgpack reader and writer, zstd both ways,
+ * and the translation to and from JSON for tasks in other languages (bytes as {"$bytes": "base64"},
+ * NaN and infinities as {"$float": "nan" | "inf" | "-inf"}, large integers stay integers). Pure,
+ * thread-safe.
  */
 #ifndef TASKMILL_WIRE_PARAMS_H
 #define TASKMILL_WIRE_PARAMS_H
@@ -11,10 +12,10 @@
 #include "base/bytes.h"
 #include "base/err.h"
 
-#define PARAMS_DEPTH_MAX         512
-#define PARAMS_UNCOMPRESSED_MAX  (64u << 20) /* refuse zstd frames that claim more */
-#define PARAMS_COMPRESS_ABOVE    3000000u    /* packed bytes; strictly more is compressed */
-#define PARAMS_ZSTD_LEVEL        3
+#define PARAMS_DEPTH_MAX        512
+#define PARAMS_UNCOMPRESSED_MAX (64u << 20) /* refuse zstd frames that claim more */
+#define PARAMS_COMPRESS_ABOVE   3000000u    /* packed bytes; strictly more is compressed */
+#define PARAMS_ZSTD_LEVEL       3
 
 enum msgpack_type {
     MSGPACK_NIL,
@@ -60,17 +61,18 @@ void msgpack_put_bin(struct buf *out, struct bytes value);
 void msgpack_put_array(struct buf *out, uint32_t count);
 void msgpack_put_map(struct buf *out, uint32_t count);
 
-/* Finds args (array) and kwargs (map with string keys) in a packed parameters value; each slice is the
- * packed container, empty when the key is missing. Empty input is ERR_MALFORMED, as in the Python worker. */
+/* Finds args (array) and kwargs (map with string keys) in a packed parameters value; each slice is
+ * the packed container, empty when the key is missing. Empty input is ERR_MALFORMED, as in the
+ * Python worker. */
 int params_open(struct bytes packed, struct bytes *args, struct bytes *kwargs, const char **why);
 
-/* {"args": [...], "kwargs": {...}} as compact JSON text appended to out, and back. `json` may hold other
- * keys, which are ignored. ERR_MALFORMED, ERR_UNSUPPORTED (ext type, non-string map key). */
+/* {"args": [...], "kwargs": {...}} as compact JSON text appended to out, and back. `json` may hold
+ * other keys, which are ignored. ERR_MALFORMED, ERR_UNSUPPORTED (ext type, non-string map key). */
 int params_to_json(struct bytes packed, struct buf *out, const char **why);
 int params_from_json(struct bytes json, struct buf *packed, const char **why);
 
-/* zstd. compress writes one frame with content size, no checksum. decompress needs the content size and
- * refuses more than `max` bytes (ERR_TOO_LARGE). */
+/* zstd. compress writes one frame with content size, no checksum. decompress needs the content size
+ * and refuses more than `max` bytes (ERR_TOO_LARGE). */
 int params_compress(struct bytes in, struct buf *out, const char **why);
 int params_decompress(struct bytes in, size_t max, struct buf *out, const char **why);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Request signature (spec/broker.md 5.6): lower-case hex HMAC-SHA256(secret, path ":" message), where
- * message is the serialised request without the gRPC frame prefix. Thread-safe. */
+/* Request signature (spec/broker.md 5.6): lower-case hex HMAC-SHA256(secret, path ":" message),
+ * where message is the serialised request without the gRPC frame prefix. Thread-safe. */
 #ifndef TASKMILL_WIRE_SIGN_H
 #define TASKMILL_WIRE_SIGN_H
 
