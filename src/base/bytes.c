@@ -58,7 +58,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     assert(len >= 0); /* only a bad format or a result above INT_MAX */
     if ((size_t)len >= b->cap - b->len) {
         buf_reserve(b, (size_t)len + 1);
-        vsnprintf((char *)b->ptr + b->len, b->cap - b->len, fmt, again);
+        (void)vsnprintf((char *)b->ptr + b->len, b->cap - b->len, fmt, again);
     }
     va_end(again);
     b->len += (size_t)len;

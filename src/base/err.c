@@ -50,7 +50,7 @@ int err_setv(struct err_text *why, int code, const char *fmt, va_list ap)
         return code;
     int len = vsnprintf(line, sizeof(line), fmt, ap);
     if (len < 0)
-        snprintf(line, sizeof(line), "%s", err_string(code));
+        (void)snprintf(line, sizeof(line), "%s", err_string(code));
     else if ((size_t)len >= sizeof(line))
         mark_cut(line, sizeof(line));
     for (char *c = line; *c; c++)

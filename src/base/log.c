@@ -269,9 +269,9 @@ static void append_double(struct buf *out, double d)
         buf_append_str(out, json ? "null" : isnan(d) ? "nan" : d > 0 ? "inf" : "-inf");
         return;
     }
-    snprintf(s, sizeof(s), "%.15g", d);
+    (void)snprintf(s, sizeof(s), "%.15g", d);
     if (strtod(s, NULL) != d)
-        snprintf(s, sizeof(s), "%.17g", d);
+        (void)snprintf(s, sizeof(s), "%.17g", d);
     buf_append_str(out, s);
 }
 
@@ -304,7 +304,7 @@ static void append_timestamp(struct buf *out)
     struct tm tm;
 
     gmtime_r(&seconds, &tm);
-    strftime(s, sizeof(s), "%Y-%m-%dT%H:%M:%S", &tm);
+    (void)strftime(s, sizeof(s), "%Y-%m-%dT%H:%M:%S", &tm);
     buf_printf(out, "%s.%06dZ", s, (int)(us % 1000000));
 }
 

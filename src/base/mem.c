@@ -8,7 +8,7 @@
 
 __attribute__((noreturn)) static void out_of_memory(size_t size)
 {
-    fprintf(stderr, "taskmill: out of memory: cannot allocate %zu bytes\n", size);
+    (void)fprintf(stderr, "taskmill: out of memory: cannot allocate %zu bytes\n", size);
     abort();
 }
 
