@@ -8,6 +8,7 @@ also makes the environment in which everything else runs:
 
     python3 tests/integration/harness/cache.py venv tests     prints the path of its python
     python3 tests/integration/harness/cache.py kafka          prints the folder of the jars
+    python3 tests/integration/harness/cache.py all            makes all that the tests need
 """
 
 import fcntl
@@ -94,6 +95,10 @@ def main(argv):
             print(venv(argv[2]))
         elif argv[1:] == ["kafka"]:
             print(kafka_jars())
+        elif argv[1:] == ["all"]:
+            for name in ("tests", "client-0.20.30", "client-26.5.0"):
+                venv(name)
+            kafka_jars()
         else:
             print(__doc__, file=sys.stderr)
             return 2

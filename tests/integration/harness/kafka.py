@@ -43,6 +43,8 @@ log.cleaner.dedupe.buffer.size=4194304
 message.max.bytes=20000000
 replica.fetch.max.bytes=20000000
 controlled.shutdown.enable=false
+broker.session.timeout.ms=1000
+broker.heartbeat.interval.ms=200
 """
 
 
@@ -77,6 +79,7 @@ class Kafka:
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._heap_mb = heap_mb
         self._process = None
+        self._kept_producer = None
         self._config = folder / "server.properties"
         self._log_path = folder / "server.log"
         # Short back-off: the server comes and goes in outage tests.
@@ -175,14 +178,23 @@ class Kafka:
 
     # --- records
 
+    def _producer(self, config):
+        return Producer({"bootstrap.servers": self.bootstrap, "acks": "all", "linger.ms": 5,
+                         "enable.idempotence": True, "message.max.bytes": 20000000,
+                         "reconnect.backoff.max.ms": 200, "log_level": 0, **config})
+
+    def _shared_producer(self):
+        # Its producer id takes a second to get, so one serves all calls.
+        if self._kept_producer is None:
+            self._kept_producer = self._producer({})
+        return self._kept_producer
+
     def produce(self, topic, payloads, partition=None, key=None, headers=None, config=None):
         """Produces the payloads (bytes, or None for a tombstone) in order, with acks=all.
 
         Returns [(partition, offset), ...] in the same order, from the delivery reports.
         """
-        producer = Producer({"bootstrap.servers": self.bootstrap, "acks": "all", "linger.ms": 5,
-                             "enable.idempotence": True, "message.max.bytes": 20000000,
-                             "log_level": 0, **(config or {})})
+        producer = self._shared_producer() if config is None else self._producer(config)
         places = []
         errors = []
 
@@ -213,7 +225,8 @@ class Kafka:
     def _consumer(self, config=None):
         return Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"test-{uuid.uuid4().hex}",
                          "enable.auto.commit": False, "enable.partition.eof": True,
-                         "auto.offset.reset": "error", "log_level": 0, **(config or {})})
+                         "auto.offset.reset": "error", "fetch.wait.max.ms": 10,
+                         "log_level": 0, **(config or {})})
 
     def consume_all(self, topic, timeout_s=60):
         """Every committed record that the topic holds now: a list of Record, by partition and offset."""
