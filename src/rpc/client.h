@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gRPC client over nghttp2: unary calls on one connection, driven by the caller's event loop, plus a
- * blocking form for tools. Never blocks except where said; one connection belongs to one thread.
+ * gRPC client over nghttp2: unary calls on one connection, driven by the caller's event loop, plus
+ * a blocking form for tools. Never blocks except where said; one connection belongs to one thread.
  *
  *   struct rpc_client *c = rpc_client_new(&options);
- *   loop: poll(rpc_client_fd(c), rpc_client_events(c), until rpc_client_next_ms(c)); rpc_client_io(c, now);
+ *   loop: poll(rpc_client_fd(c), rpc_client_events(c), until rpc_client_next_ms(c));
+ * rpc_client_io(c, now);
  *
- * Connects lazily at the first call and again after a loss; calls open at a loss end with UNAVAILABLE.
+ * Connects lazily at the first call and again after a loss; calls open at a loss end with
+ * UNAVAILABLE.
  */
 #ifndef TASKMILL_RPC_CLIENT_H
 #define TASKMILL_RPC_CLIENT_H
@@ -18,19 +20,19 @@
 struct rpc_client;
 
 struct rpc_client_options {
-    const char *host;            /* name or IP literal; resolved (blocking) at connect */
+    const char *host; /* name or IP literal; resolved (blocking) at connect */
     uint16_t port;
     uint32_t connect_timeout_ms; /* 0: 5000 */
     uint32_t message_max;        /* bytes of a response; 0: 10485760. Above: RESOURCE_EXHAUSTED */
     struct bytes secret;         /* signs every request when not empty; copied */
-    uint32_t keepalive_ms;       /* PING after so much silence with calls open, loss after as much again;
-                                    0: 20000 */
+    uint32_t keepalive_ms; /* PING after so much silence with calls open, loss after as much again;
+                              0: 20000 */
 };
 
 struct rpc_result {
-    int status;           /* enum grpc_status */
-    const char *message;  /* NUL-terminated, decoded; "" if none */
-    struct bytes body;    /* the response message; valid during the callback */
+    int status;          /* enum grpc_status */
+    const char *message; /* NUL-terminated, decoded; "" if none */
+    struct bytes body;   /* the response message; valid during the callback */
 };
 
 /* Called exactly once per call, from inside rpc_client_io, _cancel, _free or _call itself. */
@@ -40,16 +42,17 @@ struct rpc_client *rpc_client_new(const struct rpc_client_options *options);
 /* Ends all open calls with CANCELLED. */
 void rpc_client_free(struct rpc_client *client);
 
-/* Starts a call; timeout_ms 0: none (else sent as grpc-timeout, and enforced here: DEADLINE_EXCEEDED).
- * *id (may be NULL) names it for rpc_client_cancel. now_ms: boot clock. */
+/* Starts a call; timeout_ms 0: none (else sent as grpc-timeout, and enforced here:
+ * DEADLINE_EXCEEDED). *id (may be NULL) names it for rpc_client_cancel. now_ms: boot clock. */
 void rpc_client_call(struct rpc_client *client, const char *path, struct bytes message,
-                     uint32_t timeout_ms, rpc_result_fn done, void *ctx, int64_t now_ms, uint64_t *id);
+                     uint32_t timeout_ms, rpc_result_fn done, void *ctx, int64_t now_ms,
+                     uint64_t *id);
 /* RST_STREAM(CANCEL); done is called with CANCELLED. Unknown or finished ids are ignored. */
 void rpc_client_cancel(struct rpc_client *client, uint64_t id);
 size_t rpc_client_open_calls(const struct rpc_client *client);
 
-int rpc_client_fd(const struct rpc_client *client);       /* -1 while not connected */
-short rpc_client_events(const struct rpc_client *client); /* POLLIN, POLLOUT */
+int rpc_client_fd(const struct rpc_client *client);          /* -1 while not connected */
+short rpc_client_events(const struct rpc_client *client);    /* POLLIN, POLLOUT */
 int64_t rpc_client_next_ms(const struct rpc_client *client); /* CLOCK_NEVER if nothing is due */
 /* Reads, writes, times out. */
 void rpc_client_io(struct rpc_client *client, int64_t now_ms);

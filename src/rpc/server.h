@@ -3,20 +3,22 @@
  * gRPC server over nghttp2: unary methods, health, signatures; epoll, a few threads.
  *
  * Life of a call
- *   1. An rpc thread has read and, when secrets are set, verified a whole request. It calls the method's
- *      `start` with the call. The handler decodes the body, fills its own part of the call (rpc_call_user)
- *      and either replies at once or passes the call to another thread.
- *   2. From then on the holder owes exactly one rpc_reply*(), from any thread, whatever happens to the peer.
- *   3. If the stream or the connection dies before a reply was queued, the rpc thread calls `cancelled`
- *      once. The call's memory stays: the holder still replies (the reply goes nowhere).
- *   4. After the reply, `delivered` is called once on the rpc thread when the method asks for it: sent is
- *      true as soon as the kernel took at least one byte of the reply's DATA, false when the stream died
- *      before. A claim whose delivery was not sent is given back by the broker (INV-4, design "claim").
- *   Calls are reference counted: the server drops its reference after (4); a handler that keeps a pointer
- *   beyond its reply (an event on its way to another thread) takes one with rpc_call_ref.
+ *   1. An rpc thread has read and, when secrets are set, verified a whole request. It calls the
+ * method's `start` with the call. The handler decodes the body, fills its own part of the call
+ * (rpc_call_user) and either replies at once or passes the call to another thread.
+ *   2. From then on the holder owes exactly one rpc_reply*(), from any thread, whatever happens to
+ * the peer.
+ *   3. If the stream or the connection dies before a reply was queued, the rpc thread calls
+ * `cancelled` once. The call's memory stays: the holder still replies (the reply goes nowhere).
+ *   4. After the reply, `delivered` is called once on the rpc thread when the method asks for it:
+ * sent is true as soon as the kernel took at least one byte of the reply's DATA, false when the
+ * stream died before. A claim whose delivery was not sent is given back by the broker (INV-4,
+ * design "claim"). Calls are reference counted: the server drops its reference after (4); a handler
+ * that keeps a pointer beyond its reply (an event on its way to another thread) takes one with
+ * rpc_call_ref.
  *
- * Threads: create, start, drain, stop and destroy belong to one thread; handlers run on rpc threads;
- * rpc_reply, rpc_call_ref/unref and rpc_server_set_health may be called from any thread.
+ * Threads: create, start, drain, stop and destroy belong to one thread; handlers run on rpc
+ * threads; rpc_reply, rpc_call_ref/unref and rpc_server_set_health may be called from any thread.
  *
  * Limits (INV-10, INV-13): see struct rpc_limits; all are enforced before a handler sees anything.
  */
@@ -42,15 +44,17 @@ struct rpc_limits {
     uint32_t connections;            /* open at once [10000]; above, the newest is closed */
     uint32_t streams_per_connection; /* SETTINGS_MAX_CONCURRENT_STREAMS [1024] */
     uint32_t message_bytes;          /* request message [4194304]; above: OUT_OF_RANGE */
-    uint32_t connection_bytes;       /* request bytes buffered per connection [16777216] */
-    uint32_t outbound_bytes;         /* reply bytes queued for a slow peer [67108864]; above: closed */
-    uint32_t header_bytes;           /* request header list [16384] */
-    uint32_t preface_timeout_ms;     /* from accept to the first SETTINGS [10000] */
-    uint32_t body_timeout_ms;        /* from HEADERS to END_STREAM [30000] */
-    uint32_t write_timeout_ms;       /* peer takes no byte of what is queued [20000] */
-    uint32_t idle_timeout_ms;        /* no stream open [0 = never] */
-    uint32_t resets_per_s;           /* sustained stream resets, by the peer or forced on us [100],
-                                        burst ten times that; above: GOAWAY ENHANCE_YOUR_CALM */
+    uint32_t connection_bytes;       /* request bytes buffered per connection [16777216]; above:
+                                        RESOURCE_EXHAUSTED */
+    uint32_t total_bytes;            /* the same of all connections [268435456] */
+    uint32_t outbound_bytes;     /* reply bytes queued for a slow peer [67108864]; above: closed */
+    uint32_t header_bytes;       /* request header list [16384] */
+    uint32_t preface_timeout_ms; /* from accept to the first SETTINGS [10000] */
+    uint32_t body_timeout_ms;    /* from HEADERS to END_STREAM [30000] */
+    uint32_t write_timeout_ms;   /* peer takes no byte of what is queued [20000] */
+    uint32_t idle_timeout_ms;    /* no stream open [0 = never] */
+    uint32_t resets_per_s;       /* sustained stream resets, by the peer or forced on us [100],
+                                    burst ten times that; above: GOAWAY ENHANCE_YOUR_CALM */
 };
 
 struct rpc_server_options {
@@ -59,17 +63,18 @@ struct rpc_server_options {
     uint32_t threads;    /* 1..64 */
     const struct rpc_method *methods;
     size_t method_count;
-    void *ctx;           /* for the handlers */
-    size_t user_size;    /* bytes of handler data inside each call, zeroed at start */
-    /* Called on an rpc thread after it has handed over all calls of one loop turn; handlers that batch
-     * flush here. May be NULL. */
+    void *ctx;        /* for the handlers */
+    size_t user_size; /* bytes of handler data inside each call, zeroed at start */
+    /* Called on an rpc thread after it has handed over all calls of one loop turn (cancelled and
+     * delivered included); handlers that batch flush here. May be NULL. */
     void (*turn_end)(void *ctx, uint32_t thread);
     const struct bytes *secrets; /* copied; none: no authentication. Health is always exempt. */
     size_t secret_count;
     struct rpc_limits limits;
 };
 
-/* Binds and listens, starts no thread. ERR_SYSTEM with "address 1.2.3.4:50051: Address already in use;
+/* Binds and listens, starts no thread. ERR_SYSTEM with "address 1.2.3.4:50051: Address already in
+ * use;
  * ..." in why. Health of service "" is SERVING; other services are unknown until set. */
 int rpc_server_create(struct rpc_server **out, const struct rpc_server_options *options,
                       struct err_text *why);
@@ -80,15 +85,20 @@ uint16_t rpc_server_port(const struct rpc_server *server);
 void rpc_server_drain(struct rpc_server *server);
 /* Streams that are open now; 0 after a drain means that nothing is owed any more. Any thread. */
 size_t rpc_server_open_streams(const struct rpc_server *server);
-/* Closes everything and joins the threads. Calls still held elsewhere stay valid until replied to. */
+/* Closes everything and joins the threads. Calls still held elsewhere stay valid until replied to
+ * (nobody is told about the delivery of such replies). */
 void rpc_server_stop(struct rpc_server *server);
+/* After rpc_server_stop, and when every call was replied to and every reference dropped (asserted).
+ */
 void rpc_server_destroy(struct rpc_server *server);
 
 /* grpc.health.v1: status is a wire value of enum health_status (1 SERVING, 2 NOT_SERVING).
- * Watchers are told. Check of an unknown service: NOT_FOUND "service not registered". Any thread. */
+ * Watchers are told. Check of an unknown service: NOT_FOUND "service not registered". Any thread.
+ */
 void rpc_server_set_health(struct rpc_server *server, const char *service, int status);
 
-/* --- calls ------------------------------------------------------------------------------------------ */
+/* --- calls
+ * ------------------------------------------------------------------------------------------ */
 
 /* The request message without its gRPC prefix; valid until the reply. */
 struct bytes rpc_call_body(const struct rpc_call *call);
@@ -112,7 +122,8 @@ struct rpc_reply {
 /* Sends one reply from any thread. */
 void rpc_reply(struct rpc_call *call, const struct rpc_reply *reply);
 
-/* Many replies at once: collects per rpc thread, one hand-over each at flush. Owned by one thread. */
+/* Many replies at once: collects per rpc thread, one hand-over each at flush. Owned by one thread.
+ */
 struct rpc_batch;
 struct rpc_batch *rpc_batch_new(struct rpc_server *server);
 void rpc_batch_free(struct rpc_batch *batch);
