@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/broker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "broker/engine_thread.h"
+#include "broker/service.h"
+#include "broker/topic_ports.h"
+
+#define TARGET            "taskmill::broker"
+#define DRAIN_MS          5000
+#define STREAM_POLL_MS    10
+#define PUBLISH_BACKOFF_MS     100
+#define PUBLISH_BACKOFF_MAX_MS 30000
+#define PARKED_RETRY_MS        300000
+#define BUSY_BACKOFF_MAX_MS    1000
+
+struct broker {
+    const struct config *cfg;
+    struct store *store;
+    struct inbox inbox;
+    bool inbox_ready;
+    struct engine *engine;
+    struct engine_thread *thread;
+    struct service *service;
+    struct embedded_log *log;
+    struct topic_source **sources;
+    struct source_port *ports;
+    const struct config_topic **topics; /* of the sources, same order */
+    size_t source_count;
+    struct topic_sink *sink, *enqueue_sink;
+    bool started, stopping, serving;
+    int event_fd;
+    pthread_mutex_t failure_lock;
+    char failure[sizeof(struct err_text)];
+    _Atomic bool failed;
+    _Atomic bool store_busy;
+};
+
+/* --- failures, from any thread ---------------------------------------------------------------------------- */
+
+static void fail(struct broker *broker, const char *why)
+{
+    pthread_mutex_lock(&broker->failure_lock);
+    if (!atomic_load(&broker->failed)) {
+        snprintf(broker->failure, sizeof broker->failure, "%s", why);
+        atomic_store(&broker->failed, true);
+    }
+    pthread_mutex_unlock(&broker->failure_lock);
+    eventfd_write(broker->event_fd, 1);
+}
+
+static void engine_failed(void *ctx, int code, const char *why)
+{
+    (void)code;
+    fail(ctx, why);
+}
+
+static void on_source_failed(void *ctx, uint32_t source, int code, const char *why)
+{
+    (void)source;
+    (void)code;
+    fail(ctx, why);
+}
+
+/* Another process locks the file (a backup, a shell): nothing is acknowledged meanwhile. */
+static bool on_store_busy(void *ctx, unsigned attempt)
+{
+    struct broker *broker = ctx;
+    int64_t wait_ms = attempt < 10 ? 1 << attempt : BUSY_BACKOFF_MAX_MS;
+    if (attempt == 1 || attempt % 10 == 0)
+        log_warn(TARGET, LOG_FIELDS(log_int("attempt", attempt)),
+                 "%s is locked by another process; waiting, nothing is acknowledged meanwhile",
+                 store_path(broker->store));
+    atomic_store(&broker->store_busy, true);
+    poll(NULL, 0, (int)(wait_ms < BUSY_BACKOFF_MAX_MS ? wait_ms : BUSY_BACKOFF_MAX_MS));
+    return true;
+}
+
+/* --- ports ------------------------------------------------------------------------------------------------ */
+
+static void on_reply(void *ctx, struct engine_call *call, const struct rpc_reply *reply)
+{
+    struct broker *broker = ctx;
+    service_reply(broker->service, call, reply);
+}
+
+static void on_release(void *ctx, struct engine_call *call)
+{
+    struct broker *broker = ctx;
+    service_release(broker->service, call);
+}
+
+static void on_flush(void *ctx)
+{
+    struct broker *broker = ctx;
+    atomic_store(&broker->store_busy, false);
+    if (broker->service)
+        service_flush(broker->service);
+}
+
+/* --- building ----------------------------------------------------------------------------------------------- */
+
+static struct intake_limits intake_limits(const struct config *cfg)
+{
+    return (struct intake_limits){.payload_max = cfg->max_message_size,
+                                  .delay_max_s = cfg->max_delayed_task_allowed_sec};
+}
+
+static int open_store(struct broker *broker, struct err_text *why)
+{
+    const struct config *cfg = broker->cfg;
+    struct store_options options = {
+        .path = cfg->store.sqlite.path,
+        .synchronous_normal = cfg->store.sqlite.synchronous == CONFIG_SYNCHRONOUS_NORMAL,
+        .full_vacuum = cfg->full_vacuum_on_start && cfg->full_vacuum_on_start_explicit,
+    };
+    int rc = store_open(&broker->store, &options, why);
+    if (rc == 0 && options.synchronous_normal)
+        log_warn(TARGET, NULL,
+                 "store.sqlite.synchronous is normal: a power cut may lose what was acknowledged in the "
+                 "last moments before it, and run at-most-once tasks twice");
+    return rc;
+}
+
+static const struct config_cluster *cluster_of(const struct config *cfg, const char *topic)
+{
+    const struct config_topic *found = config_topic_find(cfg, topic);
+    assert(found); /* config_load checked */
+    return &cfg->clusters[found->cluster];
+}
+
+static struct kafka_cluster kafka_cluster(const struct config_cluster *cluster,
+                                          struct kafka_property properties[])
+{
+    return (struct kafka_cluster){.address = cluster->address,
+                                  .properties = properties,
+                                  .property_count = config_kafka_properties(cluster, properties)};
+}
+
+static int kafka_source(struct broker *broker, const struct config_topic *topic,
+                        struct topic_source **out, struct err_text *why)
+{
+    struct kafka_property properties[CONFIG_KAFKA_PROPERTIES_MAX];
+    struct kafka_source_options options = {
+        .cluster = kafka_cluster(&broker->cfg->clusters[topic->cluster], properties),
+        .topic = topic->name,
+        .group = topic->consumer_group,
+        .auto_offset_reset = topic->auto_offset_reset,
+        .session_timeout_ms = (uint32_t)topic->session_timeout_ms,
+        .prefetch_bytes = broker->cfg->kafka_prefetch_bytes,
+    };
+    return kafka_source_new(out, &options, why);
+}
+
+static int add_sources(struct broker *broker, struct err_text *why)
+{
+    const struct config *cfg = broker->cfg;
+    broker->sources = mem_calloc(cfg->topic_count, sizeof *broker->sources);
+    broker->ports = mem_calloc(cfg->topic_count, sizeof *broker->ports);
+    broker->topics = mem_calloc(cfg->topic_count, sizeof *broker->topics);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < cfg->topic_count; i++) {
+        const struct config_topic *topic = &cfg->topics[i];
+        if (!config_topic_is_consumed(topic))
+            continue;
+        struct topic_source **out = &broker->sources[broker->source_count];
+        broker->topics[broker->source_count] = topic;
+        rc = cfg->embedded ? embedded_source_new(out, broker->log, topic->name, why)
+                           : kafka_source(broker, topic, out, why);
+        broker->source_count += rc == 0;
+    }
+    return rc;
+}
+
+static int create_engine(struct broker *broker, struct err_text *why)
+{
+    const struct config *cfg = broker->cfg;
+    struct engine_source_options *sources = mem_calloc(broker->source_count, sizeof *sources);
+    for (size_t i = 0; i < broker->source_count; i++)
+        sources[i] = (struct engine_source_options){.source = broker->sources[i],
+                                                    .cluster = broker->topics[i]->cluster_name,
+                                                    .topic = broker->topics[i]->name,
+                                                    .group = broker->topics[i]->consumer_group,
+                                                    .embedded = cfg->embedded};
+    struct engine_options options = {
+        .inflight = {.max_processing_attempts = (uint32_t)cfg->store.max_processing_attempts,
+                     .grace_ms = (int64_t)cfg->store.processing_deadline_grace_sec * 1000,
+                     .publish_backoff_ms = PUBLISH_BACKOFF_MS,
+                     .publish_backoff_max_ms = PUBLISH_BACKOFF_MAX_MS,
+                     .parked_retry_ms = PARKED_RETRY_MS,
+                     .claims_max = 100000,
+                     .queues_max = 10000},
+        .limits = {.pending_max = cfg->store.max_pending_count,
+                   .processing_max = cfg->store.max_processing_count,
+                   .delay_warn = cfg->store.max_delay_count,
+                   .store_max_bytes = cfg->store.max_size == CONFIG_NONE ? 0 : cfg->store.max_size,
+                   .blob_cache_bytes = cfg->store.blob_cache_bytes,
+                   .blob_cache_item_bytes = 65536,
+                   .turn_events = 4096,
+                   .turn_bytes = 8u << 20,
+                   .outbox_inflight = 256,
+                   .enqueue_backlog = 100000,
+                   .done_max = 1000000,
+                   .done_memory_ms = (int64_t)cfg->at_most_once_memory_sec * 1000},
+        .intake = intake_limits(cfg),
+        .hold_ms = (int64_t)cfg->grpc_long_poll_ms,
+        .startup_grace_ms = (int64_t)cfg->upkeep_deadline_reset_skip_after_startup_sec * 1000,
+        .store = broker->store,
+        .sources = sources,
+        .source_count = broker->source_count,
+        .log = broker->log,
+        .retry_topic = cfg->kafka_retry_topic,
+        .deadletter_topic = cfg->kafka_deadletter_topic,
+        .ports = {.ctx = broker,
+                  .reply = on_reply,
+                  .release = on_release,
+                  .flush = on_flush,
+                  .store_busy = on_store_busy,
+                  .source_failed = on_source_failed},
+    };
+    int rc = 0;
+    if (getrandom(options.inflight.seed, sizeof options.inflight.seed, 0) < 0)
+        rc = err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
+    if (rc == 0)
+        rc = engine_create(&broker->engine, &options, clock_boot_ms(), clock_wall_ms(), why);
+    mem_free(sources);
+    return rc;
+}
+
+static void inline_delivered(void *ctx, void *opaque, enum topic_delivery delivery, const char *why)
+{
+    engine_sink_delivered(ctx, opaque, delivery, why);
+}
+
+static int kafka_sink(struct broker *broker, const struct config_cluster *cluster,
+                      struct topic_sink **out, struct err_text *why)
+{
+    struct kafka_property properties[CONFIG_KAFKA_PROPERTIES_MAX];
+    struct kafka_sink_options options = {
+        .cluster = kafka_cluster(cluster, properties),
+        .message_max_bytes = (uint32_t)broker->cfg->max_message_size,
+        .delivery_timeout_ms = 30000,
+    };
+    struct topic_sink_events events;
+    sink_port_events(&broker->inbox, &events);
+    return kafka_sink_new(out, &options, &events, why);
+}
+
+static int add_sinks(struct broker *broker, struct err_text *why)
+{
+    const struct config *cfg = broker->cfg;
+    int rc;
+    if (cfg->embedded) {
+        struct topic_sink_events events = {.ctx = broker->engine, .delivered = inline_delivered};
+        rc = embedded_sink_new(&broker->sink, broker->log, &events, why);
+    } else {
+        const struct config_cluster *out = cluster_of(cfg, cfg->kafka_deadletter_topic);
+        const struct config_cluster *in = &cfg->clusters[broker->topics[0]->cluster];
+        rc = kafka_sink(broker, out, &broker->sink, why);
+        if (rc == 0 && in != out)
+            rc = kafka_sink(broker, in, &broker->enqueue_sink, why);
+    }
+    if (rc == 0)
+        engine_attach_sinks(broker->engine, broker->sink,
+                            broker->enqueue_sink ? broker->enqueue_sink : broker->sink);
+    return rc;
+}
+
+static int create_service(struct broker *broker, struct err_text *why)
+{
+    const struct config *cfg = broker->cfg;
+    if (cfg->grpc_port == 0) {
+        log_info(TARGET, NULL, "grpc_port is 0: no gRPC server");
+        return 0;
+    }
+    struct bytes *secrets = mem_calloc(cfg->grpc_shared_secret.count, sizeof *secrets);
+    for (size_t i = 0; i < cfg->grpc_shared_secret.count; i++)
+        secrets[i] = bytes_str(cfg->grpc_shared_secret.items[i]);
+    struct service_options options = {.address = cfg->grpc_addr,
+                                      .port = (uint16_t)cfg->grpc_port,
+                                      .threads = cfg->grpc_threads,
+                                      .secrets = secrets,
+                                      .secret_count = cfg->grpc_shared_secret.count,
+                                      .intake = intake_limits(cfg),
+                                      .inbox = &broker->inbox};
+    int rc = service_create(&broker->service, &options, why);
+    mem_free(secrets);
+    return rc;
+}
+
+static int create_missing_topics(const struct config *cfg, struct err_text *why)
+{
+    if (!cfg->create_missing_topics || cfg->embedded)
+        return 0;
+    const char **names = mem_calloc(cfg->topic_count, sizeof *names);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < cfg->cluster_count; i++) {
+        size_t count = 0;
+        for (size_t j = 0; j < cfg->topic_count; j++)
+            if (cfg->topics[j].cluster == i)
+                names[count++] = cfg->topics[j].name;
+        struct kafka_property properties[CONFIG_KAFKA_PROPERTIES_MAX];
+        struct kafka_cluster cluster = kafka_cluster(&cfg->clusters[i], properties);
+        if (count)
+            rc = kafka_create_topics(&cluster, names, count, cfg->default_topic_partitions, why);
+    }
+    mem_free(names);
+    return rc;
+}
+
+static int build(struct broker *broker, struct err_text *why)
+{
+    broker->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (broker->event_fd < 0)
+        return err_set(why, ERR_SYSTEM, "eventfd: %s", strerror(errno));
+    int rc = inbox_init(&broker->inbox);
+    if (rc)
+        return err_set(why, rc, "no eventfd for the engine's inbox: raise the limit of open files");
+    broker->inbox_ready = true;
+    if ((rc = create_service(broker, why)) || (rc = open_store(broker, why)) ||
+        (rc = create_missing_topics(broker->cfg, why)))
+        return rc;
+    if (broker->cfg->embedded) {
+        struct embedded_io io;
+        engine_embedded_io(broker->store, &io);
+        broker->log = embedded_log_new(&io);
+    }
+    if ((rc = add_sources(broker, why)) || (rc = create_engine(broker, why)) ||
+        (rc = add_sinks(broker, why)))
+        return rc;
+    broker->thread = engine_thread_new(broker->engine, &broker->inbox, engine_failed, broker);
+    return 0;
+}
+
+int broker_create(struct broker **out, const struct config *cfg, struct err_text *why)
+{
+    struct broker *broker = mem_zalloc(sizeof *broker);
+    broker->cfg = cfg;
+    broker->event_fd = -1;
+    pthread_mutex_init(&broker->failure_lock, NULL);
+    int rc = build(broker, why);
+    if (rc) {
+        broker_destroy(broker);
+        return rc;
+    }
+    *out = broker;
+    return 0;
+}
+
+/* --- life ----------------------------------------------------------------------------------------------- */
+
+static int start_sources(struct broker *broker, struct err_text *why)
+{
+    for (size_t i = 0; i < broker->source_count; i++) {
+        struct topic_source_events events;
+        if (broker->cfg->embedded) {
+            engine_source_events(broker->engine, (uint32_t)i, &events);
+        } else {
+            broker->ports[i] = (struct source_port){.inbox = &broker->inbox,
+                                                    .gate = engine_gate(broker->engine),
+                                                    .intake = intake_limits(broker->cfg),
+                                                    .index = (uint32_t)i};
+            source_port_events(&broker->ports[i], &events);
+        }
+        int rc = broker->sources[i]->ops->start(broker->sources[i], &events, why);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static void set_serving(struct broker *broker, bool serving)
+{
+    if (!broker->service)
+        return;
+    bool forced = broker->cfg->health_check_killswitched;
+    broker->serving = serving || forced;
+    rpc_server_set_health(service_server(broker->service), CONSUMER_SERVICE,
+                          broker->serving ? HEALTH_SERVING : HEALTH_NOT_SERVING);
+}
+
+int broker_start(struct broker *broker, struct err_text *why)
+{
+    int rc;
+    broker->started = true;
+    if ((rc = start_sources(broker, why)))
+        return rc;
+    /* The first turn publishes what the file left as Retry or Failure and opens the gate. */
+    rc = engine_turn(broker->engine, NULL, clock_boot_ms(), clock_wall_ms());
+    if (rc)
+        return err_set(why, rc, "%s", engine_failure(broker->engine));
+    if ((rc = engine_thread_start(broker->thread, why)))
+        return rc;
+    if (!broker->service)
+        return 0;
+    set_serving(broker, true);
+    if ((rc = service_open(broker->service, why)))
+        return rc;
+    log_info(TARGET, NULL, "GRPC server listening on %s:%u", broker->cfg->grpc_addr,
+             rpc_server_port(service_server(broker->service)));
+    return 0;
+}
+
+uint16_t broker_port(const struct broker *broker)
+{
+    return broker->service ? rpc_server_port(service_server(broker->service)) : 0;
+}
+
+int broker_fd(const struct broker *broker)
+{
+    return broker->event_fd;
+}
+
+void broker_tick(struct broker *broker)
+{
+    eventfd_t ignored;
+    eventfd_read(broker->event_fd, &ignored);
+    if (!broker->service || broker->stopping)
+        return;
+    bool healthy = engine_thread_healthy(broker->thread,
+                                         (int64_t)broker->cfg->upkeep_unhealthy_interval_ms,
+                                         clock_boot_ms());
+    if (healthy != broker->serving)
+        set_serving(broker, healthy);
+}
+
+const char *broker_failure(struct broker *broker)
+{
+    return atomic_load(&broker->failed) ? broker->failure : NULL;
+}
+
+void broker_stats(struct broker *broker, struct engine_stats *out)
+{
+    engine_thread_stats(broker->thread, out);
+}
+
+static void drain(struct broker *broker)
+{
+    struct engine_event *event = engine_event_new(EVENT_DRAIN, sizeof *event);
+    inbox_push(&broker->inbox, &event->node);
+    if (!broker->service)
+        return;
+    set_serving(broker, false);
+    struct rpc_server *server = service_server(broker->service);
+    rpc_server_drain(server);
+    int64_t until_ms = clock_boot_ms() + DRAIN_MS;
+    while (rpc_server_open_streams(server) && clock_boot_ms() < until_ms &&
+           !atomic_load(&broker->failed))
+        poll(NULL, 0, STREAM_POLL_MS);
+    rpc_server_stop(server);
+}
+
+static uint32_t time_left(int64_t until_ms)
+{
+    int64_t left_ms = until_ms - clock_boot_ms();
+    return left_ms > 500 ? (uint32_t)left_ms : 500;
+}
+
+void broker_stop(struct broker *broker)
+{
+    if (!broker->started || broker->stopping)
+        return;
+    broker->stopping = true;
+    int64_t until_ms = clock_boot_ms() + (int64_t)broker->cfg->shutdown_timeout_ms;
+    log_info(TARGET, NULL, "stopping: no new claims; reports are taken until all streams have ended");
+    drain(broker);
+    if (broker->cfg->embedded) {
+        engine_thread_stop(broker->thread); /* the topics live on its thread */
+        return;
+    }
+    for (size_t i = 0; i < broker->source_count; i++)
+        broker->sources[i]->ops->stop(broker->sources[i], time_left(until_ms));
+    broker->sink->ops->stop(broker->sink, time_left(until_ms));
+    if (broker->enqueue_sink)
+        broker->enqueue_sink->ops->stop(broker->enqueue_sink, time_left(until_ms));
+    engine_thread_stop(broker->thread);
+}
+
+void broker_destroy(struct broker *broker)
+{
+    if (!broker)
+        return;
+    broker_stop(broker);
+    engine_thread_free(broker->thread);
+    for (size_t i = 0; i < broker->source_count; i++)
+        broker->sources[i]->ops->destroy(broker->sources[i]);
+    if (broker->sink)
+        broker->sink->ops->destroy(broker->sink);
+    if (broker->enqueue_sink)
+        broker->enqueue_sink->ops->destroy(broker->enqueue_sink);
+    engine_destroy(broker->engine);
+    if (broker->log)
+        embedded_log_free(broker->log);
+    service_destroy(broker->service);
+    if (broker->store)
+        store_close(broker->store);
+    if (broker->inbox_ready)
+        inbox_destroy(&broker->inbox);
+    if (broker->event_fd >= 0)
+        close(broker->event_fd);
+    pthread_mutex_destroy(&broker->failure_lock);
+    mem_free(broker->sources);
+    mem_free(broker->ports);
+    mem_free(broker->topics);
+    mem_free(broker);
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine's inside, shared by its files and by nobody else:
+ *   engine.c          creation, the turn, numbers
+ *   engine_load.c     rows of the file -> core
+ *   engine_write.c    changed tasks -> one transaction
+ *   engine_calls.c    claims, reports, Enqueue, replies
+ *   engine_sources.c  records, assignments, commits, at-most-once ownership
+ *   publisher.c       retry, dead letter and outbox records on their way to a topic
+ */
+#ifndef TASKMILL_BROKER_ENGINE_INT_H
+#define TASKMILL_BROKER_ENGINE_INT_H
+
+#include "broker/engine.h"
+#include "core/done.h"
+#include "core/offsets.h"
+
+#define ENGINE_TARGET    "taskmill::engine"
+#define ASK_INTERVAL_MS  1000
+#define SIZE_INTERVAL_MS 200
+
+struct engine_source {
+    struct topic_source *source;
+    int64_t number; /* in taskmill_sources */
+    bool embedded;
+    char *cluster, *topic;
+};
+
+/* Context of the events of a source that runs on the engine's own thread. */
+struct inline_source {
+    struct engine *engine;
+    uint32_t index;
+};
+
+/* A reply that leaves after the commit. */
+struct reply {
+    struct engine_call *call;
+    struct task *task; /* NULL: none */
+    uint64_t claim_number;
+    enum grpc_status status;
+    const char *message; /* constant text or NULL */
+    struct blob *body;   /* Enqueue's response */
+};
+
+/* A message that must reach a topic and is no row (table taskmill_outbox). */
+struct outbox_entry {
+    struct heap_node due; /* while not with the producer */
+    struct list_node link;
+    int64_t entry;
+    char *topic;
+    struct topic_header *headers; /* one allocation, values behind the array */
+    size_t header_count;
+    struct blob *payload; /* until first published; then read back when needed */
+    uint32_t failures;
+    bool notice;    /* goes without payload: the broker refused it as too large */
+    bool delivered; /* leaves with the next commit */
+    bool fresh;     /* not in the file yet */
+};
+
+enum publication_kind { PUBLICATION_TASK, PUBLICATION_OUTBOX, PUBLICATION_ENQUEUE };
+
+/* The opaque of one record with a sink. */
+struct publication {
+    enum publication_kind kind;
+    struct task *task;
+    enum publish_kind publish;
+    struct outbox_entry *entry;
+    struct engine_call *call;
+};
+
+struct partition_ref {
+    uint32_t source;
+    int32_t partition;
+};
+
+struct engine {
+    struct engine_limits limits;
+    struct intake_limits intake;
+    int64_t hold_ms, startup_grace_ms, grace_ms;
+    int64_t publish_backoff_ms, publish_backoff_max_ms, parked_retry_ms;
+    struct engine_ports ports;
+    char *retry_topic, *deadletter_topic;
+    struct store *store;
+    struct embedded_log *log;
+    struct topic_sink *sink, *enqueue_sink;
+    struct engine_source *sources;
+    struct inline_source *inline_sources; /* as many */
+    size_t source_count;
+
+    struct inflight *inflight;
+    struct offsets *offsets;
+    struct done *done;
+    struct gate gate;
+
+    /* the clock of this turn */
+    int64_t now_ms, wall_ms;
+
+    /* events not yet handled */
+    struct inbox_node *backlog, **backlog_tail;
+    size_t turn_rows, turn_bytes;
+    bool more_due; /* timers were cut short */
+
+    /* collected in this turn */
+    struct reply *replies;
+    size_t reply_count, reply_cap;
+    struct partition_ref *revokes;
+    size_t revoke_count, revoke_cap;
+    struct task **uncache;
+    size_t uncache_count, uncache_cap;
+    struct store_confirmed *confirmed; /* to write */
+    size_t confirmed_count, confirmed_cap;
+    struct buf done_dropped; /* ids to delete: 32-bit length, bytes */
+    struct buf scratch;
+    bool settle; /* look at the unconfirmed tasks */
+
+    /* confirmed offsets as loaded: only for rows at start */
+    struct store_confirmed *loaded_confirmed;
+    size_t loaded_confirmed_count;
+
+    /* outbox */
+    struct list outbox_new, outbox_gone, outbox; /* not in the file; to delete; waiting or in flight */
+    struct heap outbox_due;
+    size_t outbox_inflight;
+    int64_t next_outbox;
+
+    int64_t next_rowid;
+    int64_t next_ask_ms, next_size_ms;
+    struct store_size size;
+    enum engine_block block;
+    bool draining;
+    int failed;
+    size_t publishing;
+    struct engine_stats stats;
+};
+
+/* engine.c */
+int64_t engine_boot_of_wall(const struct engine *engine, int64_t wall_ms);
+int64_t engine_wall_of_boot(const struct engine *engine, int64_t boot_ms);
+void engine_defer(struct engine *engine, struct engine_event *event);
+
+/* engine_load.c */
+int engine_load(struct engine *engine, struct err_text *why);
+
+/* engine_write.c: opens the transaction when there is something to write. */
+int engine_write(struct engine *engine);
+int engine_begin(struct engine *engine);
+/* The payload of a live task: one reference in *out. */
+int engine_payload(struct engine *engine, struct task *task, struct blob **out);
+
+/* engine_calls.c */
+void engine_on_claim(struct engine *engine, struct engine_call *call);
+void engine_on_status(struct engine *engine, struct engine_call *call);
+void engine_on_batch(struct engine *engine, struct engine_call *call);
+int engine_on_enqueue(struct engine *engine, struct engine_call *call);
+void engine_on_cancel(struct engine *engine, struct engine_call_event *event);
+void engine_on_undelivered(struct engine *engine, struct engine_undelivered *event);
+void engine_enqueue_delivered(struct engine *engine, struct engine_call *call, bool ok);
+struct reply *engine_add_reply(struct engine *engine, struct engine_call *call);
+/* Sends everything collected; store failures while reading payloads are fail-stop. */
+int engine_release_replies(struct engine *engine);
+
+/* engine_sources.c */
+void engine_on_records(struct engine *engine, struct engine_records *records);
+void engine_on_assigned(struct engine *engine, const struct engine_positions *event);
+void engine_on_revoking(struct engine *engine, const struct engine_partitions *event);
+void engine_on_committed(struct engine *engine, const struct engine_partitions *event);
+void engine_on_answered(struct engine *engine, const struct engine_positions *event);
+void engine_settle(struct engine *engine);
+void engine_ask(struct engine *engine);
+void engine_hand_out_commits(struct engine *engine);
+void engine_finish_revokes(struct engine *engine);
+
+/* publisher.c */
+int publisher_release(struct engine *engine); /* effects and due outbox entries, after the commit */
+void publisher_delivered(struct engine *engine, struct publication *publication,
+                         enum topic_delivery delivery, const char *why);
+void publisher_outbox_add(struct engine *engine, uint32_t source, const struct intake_item *item);
+void publisher_outbox_load(struct engine *engine, const struct store_outbox *entry);
+int publisher_write(struct engine *engine); /* outbox rows, inside the transaction */
+void publisher_committed(struct engine *engine);
+int64_t publisher_next_ms(const struct engine *engine);
+void publisher_free(struct engine *engine);
+
+#define GROW(array, count, cap)                                                                    \
+    do {                                                                                           \
+        if ((count) == (cap)) {                                                                    \
+            (cap) = (cap) ? (cap)*2 : 64;                                                          \
+            (array) = mem_realloc((array), (cap) * sizeof *(array));                               \
+        }                                                                                          \
+    } while (0)
+
+#endif
