@@ -4,11 +4,17 @@
  * a blocking form for tools. Never blocks except where said; one connection belongs to one thread.
  *
  *   struct rpc_client *c = rpc_client_new(&options);
- *   loop: poll(rpc_client_fd(c), rpc_client_events(c), until rpc_client_next_ms(c));
- * rpc_client_io(c, now);
+ *   loop:
+ *     poll(rpc_client_fd(c), rpc_client_events(c), until rpc_client_next_ms(c));
+ *     rpc_client_io(c, now_ms);
+ *
+ * rpc_client_call only queues, so that many calls leave in one write: whoever called must call
+ * rpc_client_io before sleeping (rpc_client_events and rpc_client_next_ms say so, too).
  *
  * Connects lazily at the first call and again after a loss; calls open at a loss end with
- * UNAVAILABLE.
+ * UNAVAILABLE. There is no pause between attempts: back off, or go to another server, when calls
+ * fail at once. While a server that said GOAWAY still has calls of ours open, new ones end with
+ * UNAVAILABLE; after that a new connection is made.
  */
 #ifndef TASKMILL_RPC_CLIENT_H
 #define TASKMILL_RPC_CLIENT_H
@@ -33,9 +39,11 @@ struct rpc_result {
     int status;          /* enum grpc_status */
     const char *message; /* NUL-terminated, decoded; "" if none */
     struct bytes body;   /* the response message; valid during the callback */
+    bool is_local;       /* made up here (time-out, loss, cancel): the server gave no status */
 };
 
-/* Called exactly once per call, from inside rpc_client_io, _cancel, _free or _call itself. */
+/* Called exactly once per call, from inside rpc_client_io, _cancel or _free. May start and cancel
+ * calls, but not free the client. */
 typedef void (*rpc_result_fn)(void *ctx, const struct rpc_result *result);
 
 struct rpc_client *rpc_client_new(const struct rpc_client_options *options);
