@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import time
+import traceback
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,12 +218,20 @@ def pytest_suite(context, folder, *arguments):
         else:
             counts.passed += 1
     if code == 5:
-        counts.skipped.append(f"{context.suite}: pytest found no test in {folder}")
+        counts.skipped.append(f"{context.suite}: pytest found no test in {folder} ({' '.join(arguments)})")
     elif code != 0 and not counts.failed:
         counts.fail(f"pytest {folder}: exit {code}")
     if counts.failed:
         print(f"  FAILED {' '.join(counts.failures)}")
         show(output, 2 * SHOWN_LINES)
+    return counts
+
+
+def built_pytest_suite(context, folder, *arguments):
+    counts = Counts()
+    if build(context, counts, "release"):
+        quick = ["-m", "not slow"] if context.quick else []
+        counts.add(pytest_suite(context, folder, *arguments, *quick))
     return counts
 
 
@@ -240,6 +249,12 @@ def tidy(context):
     check(context, counts, "shellcheck", ["shellcheck", *scripts])
     check(context, counts, "scripts", [sys.executable, "-B", "-m", "unittest", "discover",
                                        "-s", "tests/scripts"])
+    return counts
+
+
+def lint(context):
+    counts = Counts()
+    check(context, counts, "clang-tidy", ["./dev", "lint"])
     return counts
 
 
@@ -266,19 +281,16 @@ def sim(context):
 def wire(context):
     if not (ROOT / "tests/integration/wire").is_dir():
         return Counts(skipped=["wire: tests/integration/wire is not there"])
-    return pytest_suite(context, "wire", *(["-m", "not slow"] if context.quick else []))
+    return built_pytest_suite(context, "wire")
 
 
 def integration(context):
-    counts = Counts()
-    if build(context, counts, "release"):
-        counts.add(pytest_suite(context, ".", "--ignore=wire",
-                                *(["-m", "not slow"] if context.quick else [])))
-    return counts
+    return built_pytest_suite(context, ".", "--ignore=wire")
 
 
 SUITES = {
     "tidy": (tidy, "house rules: rooms, format, SPDX, banned functions, sizes, shell scripts"),
+    "lint": (lint, "clang-tidy over all C sources"),
     "unit": (unit, "unit tests, release build"),
     "asan": (asan, "unit tests under address and undefined-behaviour sanitizers (clang)"),
     "tsan": (tsan, "unit tests and a short simulation under the thread sanitizer (gcc)"),
@@ -287,13 +299,18 @@ SUITES = {
     "sim": (sim, "deterministic simulation: crash images, planted bugs"),
     "integration": (integration, "real Kafka, real Python clients, every RPC, kill -9"),
 }
-NOT_QUICK = {"asan", "tsan", "fuzz"}
+NOT_QUICK = {"lint", "asan", "tsan", "fuzz"}
 
 
 def run_suite(name, quick):
     print(f"--- {name}: {SUITES[name][1]}", flush=True)
     started = time.monotonic()
-    counts = SUITES[name][0](Context(name, quick))
+    try:
+        counts = SUITES[name][0](Context(name, quick))
+    except Exception:  # the other suites shall run all the same
+        traceback.print_exc(file=sys.stdout)
+        counts = Counts()
+        counts.fail(f"{name}: the runner itself, see above")
     for reason in counts.skipped:
         print(f"  SKIPPED {reason}")
     print(f"  {name}: {counts.passed} passed, {counts.failed} failed, {len(counts.skipped)} skipped "
