@@ -16,9 +16,9 @@
 #include "broker/service.h"
 #include "broker/topic_ports.h"
 
-#define TARGET            "taskmill::broker"
-#define DRAIN_MS          5000
-#define STREAM_POLL_MS    10
+#define TARGET                 "taskmill::broker"
+#define DRAIN_MS               5000
+#define STREAM_POLL_MS         10
 #define PUBLISH_BACKOFF_MS     100
 #define PUBLISH_BACKOFF_MAX_MS 30000
 #define PARKED_RETRY_MS        300000
@@ -46,7 +46,7 @@ struct broker {
     _Atomic bool store_busy;
 };
 
-/* --- failures, from any thread ---------------------------------------------------------------------------- */
+/* --- failures, from any thread --------------------------------------------------------------- */
 
 static void fail(struct broker *broker, const char *why)
 {
@@ -86,7 +86,7 @@ static bool on_store_busy(void *ctx, unsigned attempt)
     return true;
 }
 
-/* --- ports ------------------------------------------------------------------------------------------------ */
+/* --- ports ----------------------------------------------------------------------------------- */
 
 static void on_reply(void *ctx, struct engine_call *call, const struct rpc_reply *reply)
 {
@@ -108,7 +108,7 @@ static void on_flush(void *ctx)
         service_flush(broker->service);
 }
 
-/* --- building ----------------------------------------------------------------------------------------------- */
+/* --- building -------------------------------------------------------------------------------- */
 
 static struct intake_limits intake_limits(const struct config *cfg)
 {
@@ -126,9 +126,10 @@ static int open_store(struct broker *broker, struct err_text *why)
     };
     int rc = store_open(&broker->store, &options, why);
     if (rc == 0 && options.synchronous_normal)
-        log_warn(TARGET, NULL,
-                 "store.sqlite.synchronous is normal: a power cut may lose what was acknowledged in the "
-                 "last moments before it, and run at-most-once tasks twice");
+        log_warn(
+            TARGET, NULL,
+            "store.sqlite.synchronous is normal: a power cut may lose what was acknowledged in the "
+            "last moments before it, and run at-most-once tasks twice");
     return rc;
 }
 
@@ -357,7 +358,7 @@ int broker_create(struct broker **out, const struct config *cfg, struct err_text
     return 0;
 }
 
-/* --- life ----------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------ */
 
 static int start_sources(struct broker *broker, struct err_text *why)
 {
@@ -427,9 +428,8 @@ void broker_tick(struct broker *broker)
     eventfd_read(broker->event_fd, &ignored);
     if (!broker->service || broker->stopping)
         return;
-    bool healthy = engine_thread_healthy(broker->thread,
-                                         (int64_t)broker->cfg->upkeep_unhealthy_interval_ms,
-                                         clock_boot_ms());
+    bool healthy = engine_thread_healthy(
+        broker->thread, (int64_t)broker->cfg->upkeep_unhealthy_interval_ms, clock_boot_ms());
     if (healthy != broker->serving)
         set_serving(broker, healthy);
 }
@@ -472,7 +472,8 @@ void broker_stop(struct broker *broker)
         return;
     broker->stopping = true;
     int64_t until_ms = clock_boot_ms() + (int64_t)broker->cfg->shutdown_timeout_ms;
-    log_info(TARGET, NULL, "stopping: no new claims; reports are taken until all streams have ended");
+    log_info(TARGET, NULL,
+             "stopping: no new claims; reports are taken until all streams have ended");
     drain(broker);
     if (broker->cfg->embedded) {
         engine_thread_stop(broker->thread); /* the topics live on its thread */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A whole broker, put together from its configuration: store, topics, engine and service. Used by the
- * command (broker_run) and, in-process, by `taskmill dev`. One thread creates, starts, stops and destroys it.
+ * A whole broker, put together from its configuration: store, topics, engine and service. Used by
+ * the command (broker_run) and, in-process, by `taskmill dev`. One thread creates, starts, stops
+ * and destroys it.
  *
- * Shutdown: readiness down, GOAWAY, no new claims, held ones answered; statuses are accepted until no stream
- * is open or 5 s have passed; then the topics stop (final commits), then the engine, then the store closes.
+ * Shutdown: readiness down, GOAWAY, no new claims, held ones answered; statuses are accepted until
+ * no stream is open or 5 s have passed; then the topics stop (final commits), then the engine, then
+ * the store closes.
  */
 #ifndef TASKMILL_BROKER_BROKER_H
 #define TASKMILL_BROKER_BROKER_H
@@ -14,14 +16,14 @@
 
 struct broker;
 
-/* Opens the store, loads it, binds the port. Nothing moves yet. ERR_* and one line in why. The configuration
- * must outlive the broker. */
+/* Opens the store, loads it, binds the port. Nothing moves yet. ERR_* and one line in why. The
+ * configuration must outlive the broker. */
 int broker_create(struct broker **out, const struct config *cfg, struct err_text *why);
 int broker_start(struct broker *broker, struct err_text *why);
 /* The gRPC port that was bound; 0 when grpc_port is 0. */
 uint16_t broker_port(const struct broker *broker);
-/* Becomes readable when a component failed (then broker_failure says why) or a timer of the broker is due;
- * broker_tick must be called then, and at least every 500 ms. */
+/* Becomes readable when a component failed (then broker_failure says why) or a timer of the broker
+ * is due; broker_tick must be called then, and at least every 500 ms. */
 int broker_fd(const struct broker *broker);
 void broker_tick(struct broker *broker);
 /* NULL while all is well. */
@@ -31,8 +33,8 @@ void broker_stats(struct broker *broker, struct engine_stats *out);
 void broker_stop(struct broker *broker);
 void broker_destroy(struct broker *broker);
 
-/* The command's main part: runs until SIGINT, SIGTERM or SIGQUIT (0) or a failure (1, with one line on the log).
- * A second signal ends the process at once with 1. */
+/* The command's main part: runs until SIGINT, SIGTERM or SIGQUIT (0) or a failure (1, with one line
+ * on the log). A second signal ends the process at once with 1. */
 int broker_run(const struct config *cfg);
 
 #endif

@@ -65,8 +65,9 @@ static void *force_exit(void *ctx)
     struct pollfd poll_fd = {.fd = *signal_fd, .events = POLLIN};
     while (poll(&poll_fd, 1, -1) < 0 && errno == EINTR)
         ;
-    log_error(TARGET, NULL,
-              "second signal: exit without waiting; the store is consistent, the next start recovers it");
+    log_error(
+        TARGET, NULL,
+        "second signal: exit without waiting; the store is consistent, the next start recovers it");
     _exit(1);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The embedded log's storage: tables of the broker's own file, in the transaction of the engine's turn. */
+/* The embedded log's storage: tables of the broker's own file, in the transaction of the engine's
+ * turn. */
 #include "broker/engine.h"
 
 #include <assert.h>
@@ -64,9 +65,6 @@ static int bounds(void *ctx, const char *topic, int64_t *low, int64_t *high)
 
 void engine_embedded_io(struct store *store, struct embedded_io *io)
 {
-    *io = (struct embedded_io){.ctx = store,
-                               .append = append,
-                               .trim = trim,
-                               .read = read_records,
-                               .bounds = bounds};
+    *io = (struct embedded_io){
+        .ctx = store, .append = append, .trim = trim, .read = read_records, .bounds = bounds};
 }

@@ -37,7 +37,8 @@ void *engine_event_new(enum engine_event_kind kind, size_t size)
 }
 
 struct engine_positions *engine_positions_event(enum engine_event_kind kind, uint32_t source,
-                                                const struct topic_position *positions, size_t count)
+                                                const struct topic_position *positions,
+                                                size_t count)
 {
     struct engine_positions *event =
         engine_event_new(kind, sizeof *event + count * sizeof event->positions[0]);
@@ -57,7 +58,7 @@ struct engine_positions *engine_positions_event(enum engine_event_kind kind, uin
     return event;
 }
 
-/* --- creation ------------------------------------------------------------------------------------------- */
+/* --- creation -------------------------------------------------------------------------------- */
 
 static int add_source(struct engine *engine, size_t i, const struct engine_source_options *options)
 {
@@ -129,7 +130,8 @@ int engine_create(struct engine **out, const struct engine_options *options, int
     return 0;
 }
 
-void engine_attach_sinks(struct engine *engine, struct topic_sink *sink, struct topic_sink *enqueue_sink)
+void engine_attach_sinks(struct engine *engine, struct topic_sink *sink,
+                         struct topic_sink *enqueue_sink)
 {
     engine->sink = sink;
     engine->enqueue_sink = enqueue_sink;
@@ -192,7 +194,7 @@ void engine_destroy(struct engine *engine)
     mem_free(engine);
 }
 
-/* --- events --------------------------------------------------------------------------------------------- */
+/* --- events ---------------------------------------------------------------------------------- */
 
 void engine_defer(struct engine *engine, struct engine_event *event)
 {
@@ -274,7 +276,8 @@ static int handle_event(struct engine *engine, struct engine_event *event)
 
 static bool turn_full(const struct engine *engine, size_t events)
 {
-    return events >= engine->limits.turn_events || engine->turn_rows >= engine->limits.turn_events ||
+    return events >= engine->limits.turn_events ||
+           engine->turn_rows >= engine->limits.turn_events ||
            engine->turn_bytes >= engine->limits.turn_bytes;
 }
 
@@ -309,7 +312,7 @@ static int handle_events(struct engine *engine)
     return 0;
 }
 
-/* --- the turn ------------------------------------------------------------------------------------------- */
+/* --- the turn -------------------------------------------------------------------------------- */
 
 static void poll_sources(struct engine *engine)
 {
@@ -320,7 +323,8 @@ static void poll_sources(struct engine *engine)
     }
     if (engine->sink && engine->sink->ops->poll)
         engine->sink->ops->poll(engine->sink);
-    if (engine->enqueue_sink && engine->enqueue_sink != engine->sink && engine->enqueue_sink->ops->poll)
+    if (engine->enqueue_sink && engine->enqueue_sink != engine->sink &&
+        engine->enqueue_sink->ops->poll)
         engine->enqueue_sink->ops->poll(engine->enqueue_sink);
 }
 
@@ -386,7 +390,8 @@ static int release(struct engine *engine)
     return rc;
 }
 
-static enum engine_block find_block(const struct engine *engine, const struct inflight_counts *counts)
+static enum engine_block find_block(const struct engine *engine,
+                                    const struct inflight_counts *counts)
 {
     const struct engine_limits *limits = &engine->limits;
     uint64_t disk_floor = engine->size.wal_bytes * 2;
@@ -501,7 +506,7 @@ const char *engine_failure(const struct engine *engine)
     return *why ? why : err_string(engine->failed);
 }
 
-/* --- numbers -------------------------------------------------------------------------------------------- */
+/* --- numbers --------------------------------------------------------------------------------- */
 
 struct gate *engine_gate(struct engine *engine)
 {

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine: one owner of all task state. It joins the pure core, the store, the topics and whoever waits
- * for an answer. It has no thread, socket or clock of its own: events and two readings of the clock go in,
- * replies leave through `struct engine_ports`, records and commits through the topic interfaces. The
- * broker's engine thread (engine_thread.h) drives it, and so does the simulator.
+ * The engine: one owner of all task state. It joins the pure core, the store, the topics and
+ * whoever waits for an answer. It has no thread, socket or clock of its own: events and two
+ * readings of the clock go in, replies leave through `struct engine_ports`, records and commits
+ * through the topic interfaces. The broker's engine thread (engine_thread.h) drives it, and so does
+ * the simulator.
  *
- * One turn (engine_turn): handle events -> advance time -> write every changed row in one transaction ->
- * commit -> only then release replies (INV-7), publish records (INV-8), hand out offset commits (INV-1) and
- * acknowledge revokes (INV-9). Under load a turn grows by itself; when idle it is one commit long.
+ * One turn (engine_turn): handle events -> advance time -> write every changed row in one
+ * transaction -> commit -> only then release replies (INV-7), publish records (INV-8), hand out
+ * offset commits (INV-1) and acknowledge revokes (INV-9). Under load a turn grows by itself; when
+ * idle it is one commit long.
  *
- * Errors: a store failure is fail-stop (INV-12). engine_turn returns it, nothing of that turn is released,
- * and the engine must not be used again except to be destroyed.
+ * Errors: a store failure is fail-stop (INV-12). engine_turn returns it, nothing of that turn is
+ * released, and the engine must not be used again except to be destroyed.
  */
 #ifndef TASKMILL_BROKER_ENGINE_H
 #define TASKMILL_BROKER_ENGINE_H
@@ -27,7 +29,7 @@
 
 struct engine;
 
-/* --- events --------------------------------------------------------------------------------------------- */
+/* --- events ---------------------------------------------------------------------------------- */
 
 enum engine_event_kind {
     /* Calls: the event is the first member of a struct engine_call. */
@@ -53,8 +55,8 @@ struct engine_event {
     enum engine_event_kind kind;
 };
 
-/* A request on its way through the engine. Lives in the service's memory (rpc_call_user), belongs to the
- * engine from hand-over until ports->reply. Request slices borrow from the call's body. */
+/* A request on its way through the engine. Lives in the service's memory (rpc_call_user), belongs
+ * to the engine from hand-over until ports->reply. Request slices borrow from the call's body. */
 struct engine_call {
     struct engine_event event;
     struct bytes body;
@@ -126,11 +128,13 @@ struct engine_source_failed { /* SOURCE_FAILED */
 /* size: sizeof the event's struct plus its flexible array. */
 void *engine_event_new(enum engine_event_kind kind, size_t size);
 
-/* Helpers that turn what a topic reports into events; used by the broker's adapters and the simulator. */
+/* Helpers that turn what a topic reports into events; used by the broker's adapters and the
+ * simulator. */
 struct engine_positions *engine_positions_event(enum engine_event_kind kind, uint32_t source,
-                                                const struct topic_position *positions, size_t count);
+                                                const struct topic_position *positions,
+                                                size_t count);
 
-/* --- the engine ----------------------------------------------------------------------------------------- */
+/* --- the engine ------------------------------------------------------------------------------ */
 
 struct engine_source_options {
     struct topic_source *source;
@@ -142,7 +146,7 @@ struct engine_limits {
     size_t pending_max, processing_max, delay_warn;
     uint64_t store_max_bytes; /* 0: no limit */
     uint64_t blob_cache_bytes;
-    uint32_t blob_cache_item_bytes; /* larger payloads are never cached [65536] */
+    uint32_t blob_cache_item_bytes;   /* larger payloads are never cached [65536] */
     uint32_t turn_events, turn_bytes; /* [4096], [8 MiB] */
     size_t outbox_inflight;           /* outbox records with the producer at once [256] */
     size_t enqueue_backlog;           /* embedded: records waiting in the log [100000] */
@@ -153,15 +157,15 @@ struct engine_limits {
 /* What the engine asks of its surroundings. All called from the thread that runs engine_turn. */
 struct engine_ports {
     void *ctx;
-    /* The one answer to a call; the engine forgets the call. With a task, call->granted holds a reference to
-     * the activation that the receiver drops, and reply->blob is another one. */
+    /* The one answer to a call; the engine forgets the call. With a task, call->granted holds a
+     * reference to the activation that the receiver drops, and reply->blob is another one. */
     void (*reply)(void *ctx, struct engine_call *call, const struct rpc_reply *reply);
     /* The engine is done with the CANCEL event of this call. */
     void (*release)(void *ctx, struct engine_call *call);
     /* All replies of the turn have been made. */
     void (*flush)(void *ctx);
-    /* Another process locks the file; called before each new try (attempt 1, 2, ...). Returns false to give
-     * up. Sleeps. */
+    /* Another process locks the file; called before each new try (attempt 1, 2, ...). Returns false
+     * to give up. Sleeps. */
     bool (*store_busy)(void *ctx, unsigned attempt);
     /* A source cannot go on. */
     void (*source_failed)(void *ctx, uint32_t source, int code, const char *why);
@@ -171,38 +175,42 @@ struct engine_options {
     struct inflight_config inflight;
     struct engine_limits limits;
     struct intake_limits intake;
-    int64_t hold_ms;            /* grpc_long_poll_ms */
-    int64_t startup_grace_ms;   /* loaded deadlines do not fire within this time after start */
-    struct store *store;        /* open, not loaded; stays the caller's */
+    int64_t hold_ms;          /* grpc_long_poll_ms */
+    int64_t startup_grace_ms; /* loaded deadlines do not fire within this time after start */
+    struct store *store;      /* open, not loaded; stays the caller's */
     const struct engine_source_options *sources;
     size_t source_count;
-    struct embedded_log *log;   /* NULL: Kafka mode */
+    struct embedded_log *log; /* NULL: Kafka mode */
     const char *retry_topic, *deadletter_topic;
-    const char *cluster;        /* of the sources: for reason headers */
+    const char *cluster; /* of the sources: for reason headers */
     struct engine_ports ports;
 };
 
 /* Loads the store. ERR_* with why; the store's failure text when it failed. Strings are copied. */
 int engine_create(struct engine **out, const struct engine_options *options, int64_t boot_ms,
                   int64_t wall_ms, struct err_text *why);
-/* Before the first turn: the sink of the retry and dead letter topics' cluster, and the one that Enqueue uses
- * in Kafka mode (that of the consumed topics' cluster; may be the same; unused with a log). */
-void engine_attach_sinks(struct engine *engine, struct topic_sink *sink, struct topic_sink *enqueue_sink);
+/* Before the first turn: the sink of the retry and dead letter topics' cluster, and the one that
+ * Enqueue uses in Kafka mode (that of the consumed topics' cluster; may be the same; unused with a
+ * log). */
+void engine_attach_sinks(struct engine *engine, struct topic_sink *sink,
+                         struct topic_sink *enqueue_sink);
 /* Calls still held are forgotten without a reply; events still queued inside are freed. */
 void engine_destroy(struct engine *engine);
 
-/* Adapters give these to topic_source start and to sink constructors when source and sink run on the
- * engine's thread (embedded, model). Threaded ones go through the inbox (engine_thread.h). */
-void engine_source_events(struct engine *engine, uint32_t source, struct topic_source_events *events);
+/* Adapters give these to topic_source start and to sink constructors when source and sink run on
+ * the engine's thread (embedded, model). Threaded ones go through the inbox (engine_thread.h). */
+void engine_source_events(struct engine *engine, uint32_t source,
+                          struct topic_source_events *events);
 void engine_sink_delivered(struct engine *engine, void *opaque, enum topic_delivery delivery,
                            const char *why);
 
-/* Storage of the embedded log: in the store's open transaction, opened when there is none (the engine's turn
- * commits whatever is open). */
+/* Storage of the embedded log: in the store's open transaction, opened when there is none (the
+ * engine's turn commits whatever is open). */
 void engine_embedded_io(struct store *store, struct embedded_io *io);
 
-/* Handles the chain (may be NULL), in order, over one or several turns; takes ownership of it. One turn per
- * call; engine_next_ms() is boot_ms or earlier while work is left. 0, or a store failure: fail-stop. */
+/* Handles the chain (may be NULL), in order, over one or several turns; takes ownership of it. One
+ * turn per call; engine_next_ms() is boot_ms or earlier while work is left. 0, or a store failure:
+ * fail-stop. */
 int engine_turn(struct engine *engine, struct inbox_node *events, int64_t boot_ms, int64_t wall_ms);
 int64_t engine_next_ms(const struct engine *engine);
 
@@ -215,12 +223,12 @@ const char *engine_failure(const struct engine *engine);
 struct gate *engine_gate(struct engine *engine);
 
 /* Why intake stands still; the first that holds, in the original's order. */
-#define ENGINE_BLOCK_MAP(X)                                                                        \
-    X(BLOCK_NONE, "none")                                                                          \
-    X(BLOCK_PROCESSING, "processing_limit")                                                        \
-    X(BLOCK_SIZE, "db_size_limit")                                                                 \
-    X(BLOCK_DISK, "disk")                                                                          \
-    X(BLOCK_PENDING, "pending_limit")                                                              \
+#define ENGINE_BLOCK_MAP(X)                 \
+    X(BLOCK_NONE, "none")                   \
+    X(BLOCK_PROCESSING, "processing_limit") \
+    X(BLOCK_SIZE, "db_size_limit")          \
+    X(BLOCK_DISK, "disk")                   \
+    X(BLOCK_PENDING, "pending_limit")       \
     X(BLOCK_DRAIN, "drain")
 
 enum engine_block {
@@ -235,7 +243,8 @@ struct engine_stats {
     enum engine_block block;
     size_t outbox, publishing;
     uint64_t turns, commits, events, rows_written;
-    uint64_t records, outboxed, expired_at_intake, done_dropped, delays_cut, offsets_back, offsets_jumped;
+    uint64_t records, outboxed, expired_at_intake, done_dropped, delays_cut, offsets_back,
+        offsets_jumped;
     uint64_t enqueued, undelivered, cancelled;
     uint64_t log_records;
     int64_t oldest_pending_ms; /* age of the oldest claimable task */

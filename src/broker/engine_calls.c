@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What workers and producers ask of the engine, and how they are answered. Request bodies were checked on
- * the rpc thread (service.c); a body that does not decode here is a bug. */
+/* What workers and producers ask of the engine, and how they are answered. Request bodies were
+ * checked on the rpc thread (service.c); a body that does not decode here is a bug. */
 #include <assert.h>
 
 #include "base/clock.h"
@@ -30,7 +30,7 @@ static void reply_status(struct engine *engine, struct engine_call *call, enum g
     reply->message = message;
 }
 
-/* --- claims and reports --------------------------------------------------------------------------------- */
+/* --- claims and reports ---------------------------------------------------------------------- */
 
 static struct claim_filter claim_filter(const struct task_filter *filter)
 {
@@ -87,12 +87,11 @@ static void apply_report(struct engine *engine, const struct set_status_request 
                                    .max_attempts = request->max_attempts,
                                    .has_delay_on_retry = request->has_delay_on_retry,
                                    .delay_on_retry = request->delay_on_retry};
-    enum report_result result = inflight_report(engine->inflight, request->id,
-                                                report_status(request->status), &rewrite,
-                                                engine->now_ms);
+    enum report_result result = inflight_report(
+        engine->inflight, request->id, report_status(request->status), &rewrite, engine->now_ms);
     if (result != REPORT_APPLIED)
-        log_debug(ENGINE_TARGET, LOG_FIELDS(log_bytes("id", request->id)),
-                  "report ignored: %s", report_result_name(result));
+        log_debug(ENGINE_TARGET, LOG_FIELDS(log_bytes("id", request->id)), "report ignored: %s",
+                  report_result_name(result));
 }
 
 void engine_on_status(struct engine *engine, struct engine_call *call)
@@ -144,7 +143,7 @@ void engine_on_undelivered(struct engine *engine, struct engine_undelivered *eve
         engine->stats.undelivered++;
 }
 
-/* --- Enqueue -------------------------------------------------------------------------------------------- */
+/* --- Enqueue --------------------------------------------------------------------------------- */
 
 struct enqueue {
     struct engine *engine;
@@ -278,7 +277,7 @@ void engine_enqueue_delivered(struct engine *engine, struct engine_call *call, b
         finish_produced(engine, call);
 }
 
-/* --- replies -------------------------------------------------------------------------------------------- */
+/* --- replies --------------------------------------------------------------------------------- */
 
 static void send(struct engine *engine, struct engine_call *call, const struct rpc_reply *reply)
 {
@@ -327,9 +326,8 @@ static int send_collected(struct engine *engine, const struct reply *collected)
         send_nothing(engine, collected->call);
         return 0;
     }
-    struct rpc_reply reply = {.status = collected->status,
-                              .message = collected->message,
-                              .blob = collected->body};
+    struct rpc_reply reply = {
+        .status = collected->status, .message = collected->message, .blob = collected->body};
     send(engine, collected->call, &reply);
     return 0;
 }

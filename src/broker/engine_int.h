@@ -118,7 +118,8 @@ struct engine {
     size_t loaded_confirmed_count;
 
     /* outbox */
-    struct list outbox_new, outbox_gone, outbox; /* not in the file; to delete; waiting or in flight */
+    struct list outbox_new, outbox_gone,
+        outbox; /* not in the file; to delete; waiting or in flight */
     struct heap outbox_due;
     size_t outbox_inflight;
     int64_t next_outbox;
@@ -181,12 +182,12 @@ void publisher_committed(struct engine *engine);
 int64_t publisher_next_ms(const struct engine *engine);
 void publisher_free(struct engine *engine);
 
-#define GROW(array, count, cap)                                                                    \
-    do {                                                                                           \
-        if ((count) == (cap)) {                                                                    \
-            (cap) = (cap) ? (cap)*2 : 64;                                                          \
-            (array) = mem_realloc((array), (cap) * sizeof *(array));                               \
-        }                                                                                          \
+#define GROW(array, count, cap)                                      \
+    do {                                                             \
+        if ((count) == (cap)) {                                      \
+            (cap) = (cap) ? (cap)*2 : 64;                            \
+            (array) = mem_realloc((array), (cap) * sizeof *(array)); \
+        }                                                            \
     } while (0)
 
 #endif

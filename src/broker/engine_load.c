@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The file's rows become tasks. Wall times are translated to the boot clock here, once, and clamped to what a
- * row may have at most (INV-14). No row makes a file unusable: what cannot be a task is parked with its
- * reason. */
+/* The file's rows become tasks. Wall times are translated to the boot clock here, once, and clamped
+ * to what a row may have at most (INV-14). No row makes a file unusable: what cannot be a task is
+ * parked with its reason. */
 #include <assert.h>
 
 #include "base/clock.h"
@@ -43,7 +43,8 @@ static int64_t load_deadline(const struct engine *engine, const struct store_row
     int64_t longest = duration_s(row) * 1000 + engine->grace_ms;
     int64_t left = longest;
     if (row->processing_deadline_s != STORE_NULL)
-        left = clamp(column_ms(row->due_ms, row->processing_deadline_s) - engine->wall_ms, 0, longest);
+        left =
+            clamp(column_ms(row->due_ms, row->processing_deadline_s) - engine->wall_ms, 0, longest);
     if (left < engine->startup_grace_ms)
         left = engine->startup_grace_ms;
     return engine->now_ms + left;
@@ -93,7 +94,8 @@ static bool load_state(const struct store_row *row, enum task_state *state)
     return false;
 }
 
-/* Rows of a file that Taskmill never wrote have no source. With one consumed topic there is no doubt. */
+/* Rows of a file that Taskmill never wrote have no source. With one consumed topic there is no
+ * doubt. */
 static int64_t row_source(const struct engine *engine, const struct store_row *row)
 {
     if (row->source != STORE_NULL)
@@ -201,8 +203,8 @@ static int load_confirmed(void *ctx, const struct store_confirmed *confirmed)
 {
     struct engine *engine = ctx;
     size_t count = engine->loaded_confirmed_count++;
-    engine->loaded_confirmed = mem_realloc(engine->loaded_confirmed,
-                                           (count + 1) * sizeof *engine->loaded_confirmed);
+    engine->loaded_confirmed =
+        mem_realloc(engine->loaded_confirmed, (count + 1) * sizeof *engine->loaded_confirmed);
     engine->loaded_confirmed[count] = *confirmed;
     return 0;
 }

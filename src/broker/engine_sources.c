@@ -7,9 +7,10 @@
 #include "base/mem.h"
 #include "broker/engine_int.h"
 
-/* --- records -------------------------------------------------------------------------------------------- */
+/* --- records --------------------------------------------------------------------------------- */
 
-static struct task_spec spec_of(struct engine *engine, uint32_t source, const struct intake_item *item)
+static struct task_spec spec_of(struct engine *engine, uint32_t source,
+                                const struct intake_item *item)
 {
     const struct activation *parsed = &item->parsed;
     const struct retry_state *retry = &parsed->retry_state;
@@ -40,8 +41,8 @@ static struct task_spec spec_of(struct engine *engine, uint32_t source, const st
     };
 }
 
-/* A delay counts from received_at, which the producer wrote; it may lie in the future of this clock. The
- * task still waits no longer than the cap from now (INV-14). */
+/* A delay counts from received_at, which the producer wrote; it may lie in the future of this
+ * clock. The task still waits no longer than the cap from now (INV-14). */
 static void clamp_delay(struct engine *engine, struct task_spec *spec)
 {
     int64_t latest = clock_add(engine->now_ms, (int64_t)engine->intake.delay_max_s * 1000);
@@ -53,7 +54,8 @@ static void count_cut_delay(struct engine *engine, const struct intake_item *ite
 {
     if (engine->stats.delays_cut++ == 0)
         log_warn(ENGINE_TARGET, LOG_FIELDS(log_bytes("taskname", item->parsed.taskname)),
-                 "a delay of %llu s was cut to max_delayed_task_allowed_sec; later ones are only counted",
+                 "a delay of %llu s was cut to max_delayed_task_allowed_sec; later ones are only "
+                 "counted",
                  (unsigned long long)item->parsed.delay);
 }
 
@@ -78,7 +80,8 @@ static void add_task(struct engine *engine, uint32_t source, const struct intake
     }
     engine->next_rowid++;
     if (spec.at_most_once && !spec.confirmed)
-        offsets_want(engine->offsets, spec.origin.source, spec.origin.partition, spec.origin.offset);
+        offsets_want(engine->offsets, spec.origin.source, spec.origin.partition,
+                     spec.origin.offset);
 }
 
 static bool accept_offset(struct engine *engine, uint32_t source, const struct intake_item *item)
@@ -122,7 +125,7 @@ void engine_on_records(struct engine *engine, struct engine_records *records)
     }
 }
 
-/* --- ownership of at-most-once tasks ---------------------------------------------------------------------- */
+/* --- ownership of at-most-once tasks --------------------------------------------------------- */
 
 static int source_index(const struct engine *engine, int64_t number)
 {
@@ -165,7 +168,8 @@ static void judge(struct engine *engine, struct task *task, const struct ownersh
         break;
     case OWNERSHIP_UNKNOWN:
         log_warn(ENGINE_TARGET, LOG_FIELDS(log_bytes("id", task_id(task))),
-                 "at-most-once task fails: partition %d has no owner list for offset %lld (offsets reset, "
+                 "at-most-once task fails: partition %d has no owner list for offset %lld (offsets "
+                 "reset, "
                  "or committed by another kind of broker)",
                  task->origin.partition, (long long)task->origin.offset);
         inflight_refuse(engine->inflight, task, false, engine->now_ms);
@@ -202,7 +206,8 @@ static void collect_ask(void *ctx, struct task *task)
         offsets_assigned(engine->offsets, task->origin.source, task->origin.partition))
         return;
     for (size_t i = 0; i < ask->count; i++)
-        if (ask->refs[i].source == (uint32_t)source && ask->refs[i].partition == task->origin.partition)
+        if (ask->refs[i].source == (uint32_t)source &&
+            ask->refs[i].partition == task->origin.partition)
             return;
     GROW(ask->refs, ask->count, ask->cap);
     ask->refs[ask->count++] =
@@ -252,7 +257,7 @@ void engine_on_answered(struct engine *engine, const struct engine_positions *ev
     inflight_each_unconfirmed(engine->inflight, judge_by_answer, &answer);
 }
 
-/* --- assignments and commits ------------------------------------------------------------------------------ */
+/* --- assignments and commits ----------------------------------------------------------------- */
 
 void engine_on_assigned(struct engine *engine, const struct engine_positions *event)
 {
@@ -295,7 +300,8 @@ void engine_hand_out_commits(struct engine *engine)
     }
 }
 
-/* After the turn's commit and the hand-out of its offsets: nothing of these partitions is on its way. */
+/* After the turn's commit and the hand-out of its offsets: nothing of these partitions is on its
+ * way. */
 void engine_finish_revokes(struct engine *engine)
 {
     for (size_t i = 0; i < engine->revoke_count; i++) {
@@ -307,7 +313,7 @@ void engine_finish_revokes(struct engine *engine)
     engine->revoke_count = 0;
 }
 
-/* --- sources on the engine's own thread ------------------------------------------------------------------- */
+/* --- sources on the engine's own thread ------------------------------------------------------ */
 
 static size_t inline_credit(void *ctx, size_t wanted)
 {
@@ -344,8 +350,8 @@ static void inline_assigned(void *ctx, const struct topic_position *positions, s
 static void inline_revoking(void *ctx, const int32_t *partitions, size_t count)
 {
     const struct inline_source *source = ctx;
-    struct engine_partitions *event = engine_event_new(
-        EVENT_REVOKING, sizeof *event + count * sizeof event->partitions[0]);
+    struct engine_partitions *event =
+        engine_event_new(EVENT_REVOKING, sizeof *event + count * sizeof event->partitions[0]);
     event->source = source->index;
     event->count = count;
     memcpy(event->partitions, partitions, count * sizeof *partitions);
@@ -357,7 +363,8 @@ static void inline_committed(void *ctx, int32_t partition, int64_t next_offset)
 {
     const struct inline_source *source = ctx;
     struct engine *engine = source->engine;
-    offsets_committed(engine->offsets, engine->sources[source->index].number, partition, next_offset);
+    offsets_committed(engine->offsets, engine->sources[source->index].number, partition,
+                      next_offset);
     if (inflight_unconfirmed(engine->inflight))
         engine->settle = true;
 }
@@ -379,7 +386,8 @@ static void inline_failed(void *ctx, int code, const char *why)
     engine->ports.source_failed(engine->ports.ctx, source->index, code, why);
 }
 
-void engine_source_events(struct engine *engine, uint32_t source, struct topic_source_events *events)
+void engine_source_events(struct engine *engine, uint32_t source,
+                          struct topic_source_events *events)
 {
     assert(source < engine->source_count);
     struct inline_source *ctx = &engine->inline_sources[source];

@@ -49,8 +49,8 @@ static void publish_stats(struct engine_thread *thread, int64_t now_ms)
     pthread_mutex_unlock(&thread->stats_lock);
 }
 
-/* Until an event arrives or the engine's nearest timer is due. The last numbers before a long sleep must not
- * stay unseen: then it wakes once more for them. */
+/* Until an event arrives or the engine's nearest timer is due. The last numbers before a long sleep
+ * must not stay unseen: then it wakes once more for them. */
 static void sleep_until_due(struct engine_thread *thread, int64_t now_ms)
 {
     int64_t wait_ms = engine_next_ms(thread->engine) - now_ms;
@@ -121,7 +121,8 @@ void engine_thread_free(struct engine_thread *thread)
 
 bool engine_thread_healthy(const struct engine_thread *thread, int64_t within_ms, int64_t boot_ms)
 {
-    return atomic_load(&thread->sleeping) || boot_ms - atomic_load(&thread->turn_end_ms) <= within_ms;
+    return atomic_load(&thread->sleeping) ||
+           boot_ms - atomic_load(&thread->turn_end_ms) <= within_ms;
 }
 
 void engine_thread_stats(struct engine_thread *thread, struct engine_stats *out)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread that drives an engine: sleeps until an event or the nearest timer, runs turns, remembers when
- * it last finished one (health). All functions may be called from any thread, except create and destroy.
+ * The thread that drives an engine: sleeps until an event or the nearest timer, runs turns,
+ * remembers when it last finished one (health). All functions may be called from any thread, except
+ * create and destroy.
  */
 #ifndef TASKMILL_BROKER_ENGINE_THREAD_H
 #define TASKMILL_BROKER_ENGINE_THREAD_H
@@ -10,9 +11,11 @@
 
 struct engine_thread;
 
-/* failed: called once on the engine's thread when a turn failed (fail-stop); the thread then ends. */
+/* failed: called once on the engine's thread when a turn failed (fail-stop); the thread then ends.
+ */
 struct engine_thread *engine_thread_new(struct engine *engine, struct inbox *inbox,
-                                        void (*failed)(void *ctx, int code, const char *why), void *ctx);
+                                        void (*failed)(void *ctx, int code, const char *why),
+                                        void *ctx);
 int engine_thread_start(struct engine_thread *thread, struct err_text *why);
 /* Finishes what is queued and joins. */
 void engine_thread_stop(struct engine_thread *thread);

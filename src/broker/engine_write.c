@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Changed tasks become row effects of one transaction. Each task is written once a turn, in its last state,
- * however often it moved; one that came and went within a turn is never written. */
+/* Changed tasks become row effects of one transaction. Each task is written once a turn, in its
+ * last state, however often it moved; one that came and went within a turn is never written. */
 #include <assert.h>
 
 #include "base/clock.h"
@@ -101,7 +101,8 @@ static int insert_row(struct engine *engine, struct task *task)
     return 0;
 }
 
-/* The payload with what a Retry report wants changed (spec/broker.md 4.3), in memory; written by the caller. */
+/* The payload with what a Retry report wants changed (spec/broker.md 4.3), in memory; written by
+ * the caller. */
 static int splice(struct engine *engine, struct task *task)
 {
     const struct task_rewrite *rewrite = &task->rewrite;
@@ -161,7 +162,8 @@ static int write_change(struct engine *engine, struct task *task)
     if (!task->stored)
         return insert_row(engine, task);
     if (task->rewritten && task->blob)
-        rc = store_set_activation(engine->store, task->rowid, task_id(task), blob_bytes(task->blob));
+        rc =
+            store_set_activation(engine->store, task->rowid, task_id(task), blob_bytes(task->blob));
     return rc ? rc : update_row(engine, task);
 }
 

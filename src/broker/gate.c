@@ -13,8 +13,8 @@ void gate_init(struct gate *gate)
 
 size_t gate_take(struct gate *gate, size_t wanted)
 {
-    /* The flag goes up before the look at permitted: an engine that opens the gate meanwhile either is
-     * seen here or sees the flag. */
+    /* The flag goes up before the look at permitted: an engine that opens the gate meanwhile either
+     * is seen here or sees the flag. */
     int64_t taken = atomic_load(&gate->taken);
     for (;;) {
         int64_t room = atomic_load(&gate->permitted) - taken;

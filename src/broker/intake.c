@@ -37,8 +37,7 @@ static const char *check_values(const struct activation *parsed, int64_t receive
     if (parsed->retry_state.present &&
         (action < ON_ATTEMPTS_EXCEEDED_UNSPECIFIED || action > ON_ATTEMPTS_EXCEEDED_DEADLETTER))
         return "retry_state.on_attempts_exceeded is not a known value";
-    if (parsed->has_expires &&
-        parsed->expires > (uint64_t)(TIMESTAMP_MAX_S - received_ms / 1000))
+    if (parsed->has_expires && parsed->expires > (uint64_t)(TIMESTAMP_MAX_S - received_ms / 1000))
         return "expires lies beyond the year 9999";
     return NULL;
 }
@@ -61,8 +60,7 @@ static void derive_times(struct intake_item *item, const struct intake_limits *l
 
 /* The reason why the payload cannot be a row; NULL and item->parsed filled when it can. */
 static const char *examine(struct intake_item *item, struct bytes payload,
-                           const struct intake_limits *limits, int64_t wall_ms,
-                           const char **detail)
+                           const struct intake_limits *limits, int64_t wall_ms, const char **detail)
 {
     if (payload.len > limits->payload_max)
         return "too large";

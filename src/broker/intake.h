@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a record of a log to what the engine does with it: a row, an entry of the outbox with the reason, or
- * nothing. Decoding happens here, on the source's thread; everything that needs state or the clock (known
- * ids, expiry, translation to the boot clock) is the engine's. Pure apart from the copy of the payload.
+ * From a record of a log to what the engine does with it: a row, an entry of the outbox with the
+ * reason, or nothing. Decoding happens here, on the source's thread; everything that needs state or
+ * the clock (known ids, expiry, translation to the boot clock) is the engine's. Pure apart from the
+ * copy of the payload.
  */
 #ifndef TASKMILL_BROKER_INTAKE_H
 #define TASKMILL_BROKER_INTAKE_H
@@ -16,16 +17,17 @@
 struct intake_item {
     int32_t partition;
     int64_t offset;
-    struct blob *blob;        /* the payload; NULL for a tombstone */
-    const char *reason;       /* not NULL: goes to the dead letter topic with this reason; constant text */
-    char detail[96];          /* what was wrong in it, may be empty */
+    struct blob *blob; /* the payload; NULL for a tombstone */
+    const char
+        *reason;     /* not NULL: goes to the dead letter topic with this reason; constant text */
+    char detail[96]; /* what was wrong in it, may be empty */
     struct activation parsed; /* slices into blob; only without reason */
     /* Unix ms, derived from parsed: */
     int64_t received_at_ms;
-    int64_t expires_at_ms;    /* CLOCK_NEVER: never */
-    int64_t delay_until_ms;   /* INT64_MIN: none */
-    bool delay_cut;           /* the delay was longer than the cap */
-    int64_t duration_s;       /* processing deadline, 0..INT32_MAX */
+    int64_t expires_at_ms;  /* CLOCK_NEVER: never */
+    int64_t delay_until_ms; /* INT64_MIN: none */
+    bool delay_cut;         /* the delay was longer than the cap */
+    int64_t duration_s;     /* processing deadline, 0..INT32_MAX */
 };
 
 struct intake_limits {
@@ -37,8 +39,8 @@ struct intake_limits {
  * caller's. */
 void intake_record(struct intake_item *item, const struct topic_record *record,
                    const struct intake_limits *limits, int64_t wall_ms);
-/* The same for an activation that came by Enqueue; ERR_MALFORMED or ERR_TOO_LARGE and *why, then nothing is
- * owned. */
+/* The same for an activation that came by Enqueue; ERR_MALFORMED or ERR_TOO_LARGE and *why, then
+ * nothing is owned. */
 int intake_check(struct bytes payload, const struct intake_limits *limits, const char **why);
 void intake_item_clear(struct intake_item *item);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Records on their way out (INV-8): retries and dead letters of tasks, and the outbox. A task's record is
- * produced after the commit that made its state durable; its row goes with the first commit after the delivery
- * report. An outbox entry is a row of taskmill_outbox, written by the commit that frees its offset, produced
- * after it, deleted by the first commit after the report.
+ * Records on their way out (INV-8): retries and dead letters of tasks, and the outbox. A task's
+ * record is produced after the commit that made its state durable; its row goes with the first
+ * commit after the delivery report. An outbox entry is a row of taskmill_outbox, written by the
+ * commit that frees its offset, produced after it, deleted by the first commit after the report.
  *
- * A crash between report and commit publishes again: a retry under the same derived id, a dead letter and an
- * outbox record with the same bytes.
+ * A crash between report and commit publishes again: a retry under the same derived id, a dead
+ * letter and an outbox record with the same bytes.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@
 
 #define TARGET "taskmill::publisher"
 
-/* --- records of tasks ----------------------------------------------------------------------------------- */
+/* --- records of tasks ------------------------------------------------------------------------ */
 
 static enum publish_outcome outcome_of(enum topic_delivery delivery)
 {
@@ -62,8 +62,8 @@ static void produce(struct engine *engine, struct publication *publication, cons
         defer_fate(engine, publication, delivery_of(rc), why ? why : err_string(rc));
 }
 
-/* The record of a retry (spec/broker.md 3.7): a new id, now as received_at, one attempt more, and the policy's
- * delay. NULL when the stored activation does not parse. */
+/* The record of a retry (spec/broker.md 3.7): a new id, now as received_at, one attempt more, and
+ * the policy's delay. NULL when the stored activation does not parse. */
 static struct blob *retry_payload(struct engine *engine, struct bytes payload)
 {
     struct activation parsed;
@@ -130,7 +130,8 @@ static int publish_task(struct engine *engine, const struct effect *effect)
     snprintf(reason, sizeof reason, "%s", task_failure_name((enum task_failure)task->failure));
     struct topic_header notice[] = {
         {.key = bytes_str("taskmill-id"), .value = task_id(task)},
-        {.key = bytes_str("taskmill-reason"), .value = bytes_str("payload too large for the topic")},
+        {.key = bytes_str("taskmill-reason"),
+         .value = bytes_str("payload too large for the topic")},
         {.key = bytes_str("taskmill-failure"), .value = bytes_str(reason)},
     };
     bool is_notice = effect->publish == PUBLISH_NOTICE;
@@ -163,7 +164,7 @@ static void task_delivered(struct engine *engine, const struct publication *publ
                        engine->now_ms);
 }
 
-/* --- the outbox ----------------------------------------------------------------------------------------- */
+/* --- the outbox ------------------------------------------------------------------------------ */
 
 static struct outbox_entry *entry_new(const char *topic, const struct topic_header *headers,
                                       size_t header_count)
@@ -230,8 +231,8 @@ void publisher_outbox_load(struct engine *engine, const struct store_outbox *sto
 {
     struct topic_header *headers = mem_calloc(stored->header_count, sizeof *headers);
     for (size_t i = 0; i < stored->header_count; i++)
-        headers[i] = (struct topic_header){.key = stored->headers[i].key,
-                                           .value = stored->headers[i].value};
+        headers[i] =
+            (struct topic_header){.key = stored->headers[i].key, .value = stored->headers[i].value};
     char *topic = mem_strndup(stored->topic.ptr, stored->topic.len);
     struct outbox_entry *entry = entry_new(topic, headers, stored->header_count);
     mem_free(topic);
@@ -248,8 +249,8 @@ static int write_entry(struct engine *engine, const struct outbox_entry *entry)
     struct store_header headers[8];
     assert(entry->header_count <= sizeof headers / sizeof *headers);
     for (size_t i = 0; i < entry->header_count; i++)
-        headers[i] = (struct store_header){.key = entry->headers[i].key,
-                                           .value = entry->headers[i].value};
+        headers[i] =
+            (struct store_header){.key = entry->headers[i].key, .value = entry->headers[i].value};
     struct store_outbox row = {.entry = entry->entry,
                                .topic = bytes_str(entry->topic),
                                .payload = blob_bytes(entry->payload),
@@ -271,7 +272,8 @@ int publisher_write(struct engine *engine)
     list_foreach (&engine->outbox_gone, node) {
         if (rc)
             return rc;
-        rc = store_outbox_delete(engine->store, container_of(node, struct outbox_entry, link)->entry);
+        rc = store_outbox_delete(engine->store,
+                                 container_of(node, struct outbox_entry, link)->entry);
     }
     return rc;
 }
@@ -347,7 +349,7 @@ static void outbox_delivered(struct engine *engine, struct outbox_entry *entry,
         retry_entry(engine, entry, entry_backoff(engine, entry));
 }
 
-/* --- both ----------------------------------------------------------------------------------------------- */
+/* --- both ------------------------------------------------------------------------------------ */
 
 void publisher_delivered(struct engine *engine, struct publication *publication,
                          enum topic_delivery delivery, const char *why)

@@ -61,7 +61,7 @@ static struct engine_call *begin(struct rpc_call *call, enum engine_event_kind k
     return own;
 }
 
-/* --- methods -------------------------------------------------------------------------------------------- */
+/* --- methods --------------------------------------------------------------------------------- */
 
 static void get_task(void *ctx, struct rpc_call *call)
 {
@@ -167,7 +167,7 @@ static void enqueue(void *ctx, struct rpc_call *call)
     }
 }
 
-/* --- streams that end early ------------------------------------------------------------------------------ */
+/* --- streams that end early ------------------------------------------------------------------ */
 
 static void cancelled(void *ctx, struct rpc_call *call)
 {
@@ -193,7 +193,7 @@ static void delivered(void *ctx, struct rpc_call *call, bool sent)
     own->granted = NULL;
 }
 
-/* --- ports ---------------------------------------------------------------------------------------------- */
+/* --- ports ----------------------------------------------------------------------------------- */
 
 void service_reply(void *ctx, struct engine_call *call, const struct rpc_reply *reply)
 {
@@ -213,7 +213,7 @@ void service_flush(void *ctx)
     rpc_batch_flush(service->batch);
 }
 
-/* --- life ----------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------ */
 
 static const struct rpc_method methods[] = {
     {CONSUMER_GET_TASK, get_task, cancelled, delivered},
@@ -222,7 +222,8 @@ static const struct rpc_method methods[] = {
     {PRODUCER_ENQUEUE, enqueue, NULL, NULL},
 };
 
-int service_create(struct service **out, const struct service_options *options, struct err_text *why)
+int service_create(struct service **out, const struct service_options *options,
+                   struct err_text *why)
 {
     struct service *service = mem_zalloc(sizeof *service);
     service->inbox = options->inbox;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The gRPC services of the broker: requests are decoded and checked on the rpc threads, what is sound travels
- * to the engine as events (one hand-over per loop turn and thread), answers come back through the ports.
- * Texts of errors are those of spec/broker.md 5.
+ * The gRPC services of the broker: requests are decoded and checked on the rpc threads, what is
+ * sound travels to the engine as events (one hand-over per loop turn and thread), answers come back
+ * through the ports. Texts of errors are those of spec/broker.md 5.
  */
 #ifndef TASKMILL_BROKER_SERVICE_H
 #define TASKMILL_BROKER_SERVICE_H
@@ -22,7 +22,8 @@ struct service_options {
 };
 
 /* Binds and listens; connections wait in the backlog until service_open. */
-int service_create(struct service **out, const struct service_options *options, struct err_text *why);
+int service_create(struct service **out, const struct service_options *options,
+                   struct err_text *why);
 /* Accepts calls; the engine must be running. */
 int service_open(struct service *service, struct err_text *why);
 struct rpc_server *service_server(struct service *service);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What Kafka's threads report, as events in the engine's inbox. Records are decoded here, on the consumer's
- * thread. A port must outlive its source or sink. */
+/* What Kafka's threads report, as events in the engine's inbox. Records are decoded here, on the
+ * consumer's thread. A port must outlive its source or sink. */
 #ifndef TASKMILL_BROKER_TOPIC_PORTS_H
 #define TASKMILL_BROKER_TOPIC_PORTS_H
 
