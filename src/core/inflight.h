@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inflight table: all live tasks, who may have them next, and what time does to them. PURE: events and
- * a time go in, effects come out; no I/O, no clock, no randomness. One thread owns an inflight.
+ * The inflight table: all live tasks, who may have them next, and what time does to them. PURE:
+ * events and a time go in, effects come out; no I/O, no clock, no randomness. One thread owns an
+ * inflight.
  *
  * A turn, as its owner (the engine, or the simulator) runs it:
- *   1. feed events: inflight_add, _claim, _cancel, _report, _give_back, _published, _confirm..., and
- *      inflight_advance(now) once;
- *   2. write every changed task to the store in one transaction (inflight_next_change; INV-2, INV-7);
+ *   1. feed events: inflight_add, _claim, _cancel, _report, _give_back, _published, _confirm...,
+ * and inflight_advance(now) once;
+ *   2. write every changed task to the store in one transaction (inflight_next_change; INV-2,
+ * INV-7);
  *   3. commit; then inflight_committed();
  *   4. carry out the effects in order (inflight_effects), then inflight_effects_done().
- * `now_ms` never goes back. Functions that take `now_ms` treat anything due at or before it as due when
- * they look at a task, also before inflight_advance has reached it.
+ * `now_ms` never goes back. Functions that take `now_ms` treat anything due at or before it as due
+ * when they look at a task, also before inflight_advance has reached it.
  *
- * Order: first come, first served by rowid among claimable tasks that match the filter; a task that comes
- * back (missed deadline, undelivered claim) keeps its rowid and thus its place. Among held claims that
- * match a task the newest wins.
+ * Order: first come, first served by rowid among claimable tasks that match the filter; a task that
+ * comes back (missed deadline, undelivered claim) keeps its rowid and thus its place. Among held
+ * claims that match a task the newest wins.
  *
  * Cost: O(log n) per event; nothing scans tasks, except where said.
  */
@@ -27,24 +29,25 @@
 struct inflight;
 
 struct inflight_config {
-    uint64_t seed[2];               /* of the hash maps */
+    uint64_t seed[2];                 /* of the hash maps */
     uint32_t max_processing_attempts; /* missed deadlines before FAILURE; 0 behaves as 1 */
-    int64_t grace_ms;               /* added to every deadline */
-    int64_t publish_backoff_ms;     /* first wait after a failed publish, doubling [100] */
-    int64_t publish_backoff_max_ms; /* [30000] */
-    int64_t parked_retry_ms;        /* [300000] */
-    uint32_t claims_max;            /* held at once; above: answered at once [100000] */
-    uint32_t queues_max;            /* (application, namespace) pairs that only claims know [10000] */
+    int64_t grace_ms;                 /* added to every deadline */
+    int64_t publish_backoff_ms;       /* first wait after a failed publish, doubling [100] */
+    int64_t publish_backoff_max_ms;   /* [30000] */
+    int64_t parked_retry_ms;          /* [300000] */
+    uint32_t claims_max;              /* held at once; above: answered at once [100000] */
+    uint32_t queues_max; /* (application, namespace) pairs that only claims know [10000] */
 };
 
 struct inflight *inflight_new(const struct inflight_config *config);
 void inflight_free(struct inflight *inflight);
 
-/* --- tasks in ------------------------------------------------------------------------------------------- */
+/* --- tasks in -------------------------------------------------------------------------------- */
 
 /* Everything intake or load knows of a task. Slices are copied. */
 struct task_spec {
-    struct bytes id, application, namespace, taskname; /* each at most UINT16_MAX bytes (asserted) */
+    struct bytes id, application, namespace,
+        taskname; /* each at most UINT16_MAX bytes (asserted) */
     int64_t rowid;
     struct task_origin origin;
     int64_t received_at_wall_ms, added_at_wall_ms;
@@ -52,19 +55,22 @@ struct task_spec {
     int64_t delay_until_ms; /* at or before now: none */
     int64_t duration_ms;
     bool at_most_once;
-    bool confirmed; /* at most once: claimable at once (embedded log, rows below the confirmed offset) */
+    bool confirmed; /* at most once: claimable at once (embedded log, rows below the confirmed
+                       offset) */
     uint8_t on_attempts_exceeded;
     struct blob *blob; /* one reference is taken over on success; may be NULL */
     uint32_t payload_len;
 };
 
-/* A new activation. 0 and *task; ERR_EXISTS: a live task has this id (nothing is owed: INV-2 is kept by the
- * first one). A task that has expired already is the caller's to drop (it knows before asking). */
+/* A new activation. 0 and *task; ERR_EXISTS: a live task has this id (nothing is owed: INV-2 is
+ * kept by the first one). A task that has expired already is the caller's to drop (it knows before
+ * asking). */
 int inflight_add(struct inflight *inflight, const struct task_spec *spec, int64_t now_ms,
                  struct task **task);
 
-/* A row of the file at start. state is the row's; due_ms its delay end or deadline, clamped by the caller
- * (INV-14); attempts its processing_attempts. Same result as inflight_add. bad_row: parked as FAILURE. */
+/* A row of the file at start. state is the row's; due_ms its delay end or deadline, clamped by the
+ * caller (INV-14); attempts its processing_attempts. Same result as inflight_add. bad_row: parked
+ * as FAILURE. */
 struct task_load {
     struct task_spec spec;
     enum task_state state;
@@ -78,7 +84,7 @@ int inflight_load(struct inflight *inflight, const struct task_load *load, int64
 /* NULL when no live task has this id. */
 struct task *inflight_find(const struct inflight *inflight, struct bytes id);
 
-/* --- claims --------------------------------------------------------------------------------------------- */
+/* --- claims ---------------------------------------------------------------------------------- */
 
 struct claim_filter {
     bool has_application, has_namespace; /* a namespace without application matches nothing */
@@ -91,30 +97,33 @@ struct claim {
     struct heap_node timer;
     struct claim_queue *queue; /* NULL: not held */
     uint64_t seq;
+    size_t effect; /* 1 + index of its effect in this turn; 0: none */
 };
 
-/* Takes the first matching task: it is PROCESSING now, *task is set, and the reply may leave after the next
- * commit. Without one: *task is NULL and, when hold_until_ms > now_ms and limits allow, the claim is held
- * (claim->queue is set) until EFFECT_GRANT, EFFECT_NONE or inflight_cancel. `claim` may be NULL with
- * hold_until_ms 0. */
-void inflight_claim(struct inflight *inflight, struct claim *claim, const struct claim_filter *filter,
-                    int64_t hold_until_ms, int64_t now_ms, struct task **task);
-/* Forgets a held claim without an effect; does nothing when it is not held. */
+/* Takes the first matching task: it is PROCESSING now, *task is set, and the reply may leave after
+ * the next commit. Without one: *task is NULL and, when hold_until_ms > now_ms and limits allow,
+ * the claim is held (claim->queue is set) until EFFECT_GRANT, EFFECT_NONE or inflight_cancel.
+ * `claim` may be NULL with hold_until_ms 0. */
+void inflight_claim(struct inflight *inflight, struct claim *claim,
+                    const struct claim_filter *filter, int64_t hold_until_ms, int64_t now_ms,
+                    struct task **task);
+/* Forgets a held claim without an effect; does nothing when it is not held. When this turn has an
+ * answer for it already, the answer is undone: a granted task goes back to its place. */
 void inflight_cancel(struct inflight *inflight, struct claim *claim);
 /* Ends all holds now with EFFECT_NONE (drain). */
 void inflight_release_claims(struct inflight *inflight);
-/* The reply that carried claim number `claim` of this id reached nobody: back to its place, at-most-once
- * too. Ignored (false) when the task has moved on since. */
+/* The reply that carried claim number `claim` of this id reached nobody: back to its place,
+ * at-most-once too. Ignored (false) when the task has moved on since. */
 bool inflight_give_back(struct inflight *inflight, struct bytes id, uint64_t claim, int64_t now_ms);
 
-/* --- reports (INV-6) -------------------------------------------------------------------------------------- */
+/* --- reports (INV-6) ------------------------------------------------------------------------- */
 
 enum report_status { REPORT_COMPLETE, REPORT_RETRY, REPORT_FAILURE };
 
-#define REPORT_RESULT_MAP(X)                                                                       \
-    X(REPORT_APPLIED, "applied")                                                                   \
-    X(REPORT_UNKNOWN_ID, "unknown id")                                                             \
-    X(REPORT_NOT_CLAIMED, "not claimed (deadline missed)")                                         \
+#define REPORT_RESULT_MAP(X)                               \
+    X(REPORT_APPLIED, "applied")                           \
+    X(REPORT_UNKNOWN_ID, "unknown id")                     \
+    X(REPORT_NOT_CLAIMED, "not claimed (deadline missed)") \
     X(REPORT_ENDING, "already ending")
 
 enum report_result {
@@ -129,26 +138,29 @@ enum report_result inflight_report(struct inflight *inflight, struct bytes id,
                                    enum report_status status, const struct task_rewrite *rewrite,
                                    int64_t now_ms);
 
-/* --- publishing (INV-8) ----------------------------------------------------------------------------------- */
+/* --- publishing (INV-8) ---------------------------------------------------------------------- */
 
 enum publish_kind {
     PUBLISH_RETRY,
     PUBLISH_DEADLETTER,
-    PUBLISH_NOTICE /* a dead letter that cannot be sent whole: without payload; the row stays parked */
+    PUBLISH_NOTICE /* a dead letter that cannot be sent whole: without payload; the row stays parked
+                    */
 };
 
 enum publish_outcome { PUBLISH_DELIVERED, PUBLISH_FAILED, PUBLISH_IMPOSSIBLE };
 
-/* The fate of the record that an EFFECT_PUBLISH of this task asked for (the task is live until then).
- * DELIVERED ends the task (a notice parks it); FAILED asks again after a back-off; IMPOSSIBLE turns a retry
- * into a dead letter, a dead letter into a notice, and parks after a notice. */
+/* The fate of the record that an EFFECT_PUBLISH of this task asked for (the task is live until
+ * then). DELIVERED ends the task (a notice parks it); FAILED asks again after a back-off;
+ * IMPOSSIBLE turns a retry into a dead letter, a dead letter into a notice, and parks after a
+ * notice. */
 void inflight_published(struct inflight *inflight, struct task *task, enum publish_kind kind,
                         enum publish_outcome outcome, int64_t now_ms);
 
-/* --- at most once (INV-4) --------------------------------------------------------------------------------- */
+/* --- at most once (INV-4) -------------------------------------------------------------------- */
 
-/* Tasks that wait for the confirmation of their offset, in no order; the callback may call inflight_confirm
- * or inflight_refuse for the task it is given. Scans the waiting tasks of all partitions. */
+/* Tasks that wait for the confirmation of their offset, in no order; the callback may call
+ * inflight_confirm or inflight_refuse for the task it is given. Scans the waiting tasks of all
+ * partitions. */
 void inflight_each_unconfirmed(struct inflight *inflight,
                                void (*each)(void *ctx, struct task *task), void *ctx);
 size_t inflight_unconfirmed(const struct inflight *inflight);
@@ -156,26 +168,35 @@ void inflight_confirm(struct inflight *inflight, struct task *task, int64_t now_
 /* foreign: another store has it, our copy is dropped; else it fails with FAILURE_OWNER_UNKNOWN. */
 void inflight_refuse(struct inflight *inflight, struct task *task, bool foreign, int64_t now_ms);
 
-/* --- time ------------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------ */
 
 /* Fires everything due at or before now_ms, at most `max` tasks (0: all); true when more is due. */
 bool inflight_advance(struct inflight *inflight, int64_t now_ms, size_t max);
 /* When inflight_advance has something to do next; CLOCK_NEVER: no timer. */
 int64_t inflight_next_ms(const struct inflight *inflight);
 
-/* --- what came out ---------------------------------------------------------------------------------------- */
+/* --- what came out --------------------------------------------------------------------------- */
 
-/* Changed tasks, each once, whatever happened to it in this turn. The writer derives the row effect:
- *   end == TASK_LIVE, !stored: insert      end != TASK_LIVE, stored: delete
- *   end == TASK_LIVE, stored:  update      end != TASK_LIVE, !stored: nothing (came and went in one turn)
- * Start with NULL. */
+/* Changed tasks, each once, whatever happened to it in this turn. The writer derives the row
+ * effect: end == TASK_LIVE, !stored: insert      end != TASK_LIVE, stored: delete end == TASK_LIVE,
+ * stored:  update      end != TASK_LIVE, !stored: nothing (came and went in one turn) Start with
+ * NULL. */
 struct task *inflight_next_change(const struct inflight *inflight, const struct task *after);
 size_t inflight_change_count(const struct inflight *inflight);
 
+/* Whether the claim of this number still has the task. A claim that was answered at once must be
+ * asked again after the commit, before its reply leaves: a report of the same turn may have ended
+ * the task. */
+static inline bool inflight_claim_stands(const struct task *task, uint64_t claim)
+{
+    return task->end == TASK_LIVE && task->state == TASK_PROCESSING && task->claim == claim;
+}
+
 enum effect_kind {
-    EFFECT_GRANT,  /* held claim gets task (check task->end: it may have ended since) */
+    EFFECT_GRANT,  /* held claim gets task; its claim stands */
     EFFECT_NONE,   /* held claim ends without a task */
-    EFFECT_PUBLISH /* task's record goes to the retry or dead letter topic; answer: inflight_published */
+    EFFECT_PUBLISH /* task's record goes to the retry or dead letter topic; answer:
+                      inflight_published */
 };
 
 struct effect {
@@ -186,15 +207,17 @@ struct effect {
     uint64_t claim_number; /* of the grant: for inflight_give_back */
 };
 
-/* The transaction is durable: stored flags are set. Ended tasks stay readable until effects_done. */
+/* The transaction is durable: stored flags are set, the effects are let go, publishes count as
+ * handed. Ended tasks stay readable until effects_done. */
 void inflight_committed(struct inflight *inflight);
-/* Effects so far, in order; the array is valid until the next event. EFFECT_PUBLISH of a task that ended or
- * left its state in the same turn is never here. */
+/* What the last commit let go, in order; valid until inflight_effects_done. Events may be fed
+ * meanwhile: what comes of them belongs to the next turn. EFFECT_PUBLISH of a task that ended in
+ * the same turn is never here; a grant whose claim no longer stands has become EFFECT_NONE. */
 const struct effect *inflight_effects(const struct inflight *inflight, size_t *count);
-/* Marks publishes as handed, forgets the effects, frees ended tasks. */
+/* Forgets the effects, frees ended tasks. */
 void inflight_effects_done(struct inflight *inflight);
 
-/* --- numbers ---------------------------------------------------------------------------------------------- */
+/* --- numbers --------------------------------------------------------------------------------- */
 
 struct inflight_counts {
     size_t tasks;
@@ -207,13 +230,14 @@ struct inflight_counts {
     uint64_t reports[REPORT_RESULTS];
 };
 void inflight_get_counts(const struct inflight *inflight, struct inflight_counts *out);
-/* For the engine's blob cache: sets or drops the cached payload and keeps the byte count. Takes over one
- * reference; NULL drops. */
+/* For the engine's blob cache: sets or drops the cached payload and keeps the byte count. Takes
+ * over one reference; NULL drops. */
 void inflight_set_blob(struct inflight *inflight, struct task *task, struct blob *blob);
 /* Oldest arrival among claimable tasks; NULL: none. */
 const struct task *inflight_oldest_ready(const struct inflight *inflight);
 
-/* Walks all invariants of the structure (heaps, maps, counters); O(n); for tests: aborts on a fault. */
+/* Walks all invariants of the structure (heaps, maps, counters); O(n); for tests: aborts on a
+ * fault. */
 void inflight_check(const struct inflight *inflight);
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Offsets of every consumed partition: what was seen, what is durable, what the group has committed, and
- * who owned which stretch (INV-1, INV-4, INV-9). PURE; one thread.
+ * Offsets of every consumed partition: what was seen, what is durable, what the group has
+ * committed, and who owned which stretch (INV-1, INV-4, INV-9). PURE; one thread.
  *
- * A partition's owner list travels as the metadata of each offset commit: the last 8 owners, oldest first,
- * as `store-id@first-offset,...` (store ids are 16 hex digits, offsets decimal), after the mark "tm1:".
- * A message at offset o belongs to the owner with the greatest first-offset <= o. Anything that does not
- * parse, the empty string included, counts as "no list" (an original broker, an operator's reset).
+ * A partition's owner list travels as the metadata of each offset commit: the last 8 owners, oldest
+ * first, as `store-id@first-offset,...` (store ids are 16 hex digits, offsets decimal), after the
+ * mark "tm1:". A message at offset o belongs to the owner with the greatest first-offset <= o.
+ * Anything that does not parse, the empty string included, counts as "no list" (an original broker,
+ * an operator's reset).
  */
 #ifndef TASKMILL_CORE_OFFSETS_H
 #define TASKMILL_CORE_OFFSETS_H
@@ -14,9 +15,9 @@
 #include "base/bytes.h"
 #include "base/err.h"
 
-#define OWNERS_MAX       8
-#define STORE_ID_LEN     16
-#define OWNERS_TEXT_MAX  (4 + OWNERS_MAX * (STORE_ID_LEN + 1 + 20 + 1))
+#define OWNERS_MAX      8
+#define STORE_ID_LEN    16
+#define OWNERS_TEXT_MAX (4 + OWNERS_MAX * (STORE_ID_LEN + 1 + 20 + 1))
 
 struct owner {
     char store_id[STORE_ID_LEN + 1];
@@ -31,8 +32,8 @@ struct owners {
 /* False (and no list) for text that is not ours; offsets must increase. */
 bool owners_parse(struct bytes metadata, struct owners *out);
 size_t owners_format(const struct owners *owners, char out[OWNERS_TEXT_MAX]);
-/* Adds self@first_offset unless self is last; drops owners whose stretch begins at or after first_offset
- * (they never got a message), then the oldest beyond OWNERS_MAX. */
+/* Adds self@first_offset unless self is last; drops owners whose stretch begins at or after
+ * first_offset (they never got a message), then the oldest beyond OWNERS_MAX. */
 void owners_append(struct owners *owners, const char *store_id, int64_t first_offset);
 /* NULL: not known (no list, or older than its oldest entry). */
 const struct owner *owners_of(const struct owners *owners, int64_t offset);
@@ -46,31 +47,32 @@ enum ownership {
 };
 
 struct ownership_facts {
-    int64_t committed;   /* the group's committed offset; -1: none */
+    int64_t committed;    /* the group's committed offset; -1: none */
     struct owners owners; /* of that commit */
-    bool assigned;       /* to us, now */
-    int64_t low;         /* first offset the topic still holds; -1: not known */
-    bool legacy;         /* the row was there when Taskmill first opened the file */
+    bool assigned;        /* to us, now */
+    int64_t low;          /* first offset the topic still holds; -1: not known */
+    bool legacy;          /* the row was there when Taskmill first opened the file */
 };
-enum ownership ownership_of(const struct ownership_facts *facts, const char *store_id, int64_t offset);
+enum ownership ownership_of(const struct ownership_facts *facts, const char *store_id,
+                            int64_t offset);
 
-/* --- tracker -------------------------------------------------------------------------------------------- */
+/* --- tracker --------------------------------------------------------------------------------- */
 
 struct offsets;
 struct offsets *offsets_new(const char *store_id);
 void offsets_free(struct offsets *offsets);
 
-/* A partition is ours from start_offset on. The owner list of the commit it starts from is extended by us.
- * `committed` -1: none yet. */
-void offsets_assign(struct offsets *offsets, int64_t source, int32_t partition, int64_t start_offset,
-                    int64_t committed, struct bytes metadata);
+/* A partition is ours from start_offset on. The owner list of the commit it starts from is extended
+ * by us. `committed` -1: none yet. */
+void offsets_assign(struct offsets *offsets, int64_t source, int32_t partition,
+                    int64_t start_offset, int64_t committed, struct bytes metadata);
 bool offsets_assigned(const struct offsets *offsets, int64_t source, int32_t partition);
 
 enum offset_verdict {
-    OFFSET_NEXT,    /* process it */
-    OFFSET_JUMP,    /* process it; offsets were skipped (compaction, markers): counted */
-    OFFSET_BACK,    /* drop it: counted */
-    OFFSET_REVOKED  /* drop it: the partition is not ours */
+    OFFSET_NEXT,   /* process it */
+    OFFSET_JUMP,   /* process it; offsets were skipped (compaction, markers): counted */
+    OFFSET_BACK,   /* drop it: counted */
+    OFFSET_REVOKED /* drop it: the partition is not ours */
 };
 enum offset_verdict offsets_see(struct offsets *offsets, int64_t source, int32_t partition,
                                 int64_t offset);
@@ -88,8 +90,10 @@ struct offset_commit {
 };
 /* One partition whose durable offset has not been handed out for commit yet; false: none left. */
 bool offsets_next_commit(struct offsets *offsets, struct offset_commit *out);
-/* The group's committed offset is next_offset, by us: confirmed for this store from our first offset on. */
-void offsets_committed(struct offsets *offsets, int64_t source, int32_t partition, int64_t next_offset);
+/* The group's committed offset is next_offset, by us: confirmed for this store from our first
+ * offset on. */
+void offsets_committed(struct offsets *offsets, int64_t source, int32_t partition,
+                       int64_t next_offset);
 /* Facts for ownership_of while assigned; false when it is not. */
 bool offsets_facts(const struct offsets *offsets, int64_t source, int32_t partition,
                    struct ownership_facts *out);

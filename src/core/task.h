@@ -8,10 +8,11 @@
  *                               │  │                     │  │ at-most-once or last missed deadline
  *                               └──┼─ missed deadline ───┘  ├──▶ FAILURE ─▶ dead letter delivered,
  *                                  └─ or undelivered claim  │               or discarded ─▶ ended
- *                                                           └─ report Retry ─▶ RETRY ─▶ delivered ─▶ ended
+ *                                                           └─ report Retry ─▶ RETRY ─▶ delivered
+ * ─▶ ended
  *
- * CLAIMED rows exist only in files (push mode of the original); they load as PENDING. COMPLETE rows of a
- * file are ended at load. "Ended" is not a state of the file: the row is deleted.
+ * CLAIMED rows exist only in files (push mode of the original); they load as PENDING. COMPLETE rows
+ * of a file are ended at load. "Ended" is not a state of the file: the row is deleted.
  *
  * All times are boot-clock milliseconds, except the two wall times kept for the file.
  */
@@ -28,13 +29,13 @@ enum task_state { TASK_PENDING, TASK_DELAY, TASK_PROCESSING, TASK_RETRY, TASK_FA
 #define TASK_STATES 5
 
 /* How a task ended (INV-3), or why it fails. */
-#define TASK_END_MAP(X)                                                                            \
-    X(TASK_LIVE, "live")                                                                           \
-    X(TASK_COMPLETED, "completed")                                                                 \
-    X(TASK_RETRIED, "retried")                                                                     \
-    X(TASK_DEADLETTERED, "dead-lettered")                                                          \
-    X(TASK_DISCARDED, "discarded by its failure policy")                                           \
-    X(TASK_EXPIRED, "expired")                                                                     \
+#define TASK_END_MAP(X)                                  \
+    X(TASK_LIVE, "live")                                 \
+    X(TASK_COMPLETED, "completed")                       \
+    X(TASK_RETRIED, "retried")                           \
+    X(TASK_DEADLETTERED, "dead-lettered")                \
+    X(TASK_DISCARDED, "discarded by its failure policy") \
+    X(TASK_EXPIRED, "expired")                           \
     X(TASK_FOREIGN, "dropped: another broker's store owns this at-most-once task")
 
 enum task_end {
@@ -42,17 +43,18 @@ enum task_end {
     TASK_END_MAP(X)
 #undef X
 };
+#define TASK_ENDS 7
 const char *task_end_name(enum task_end end);
 
-#define TASK_FAILURE_MAP(X)                                                                        \
-    X(FAILURE_NONE, "")                                                                            \
-    X(FAILURE_REPORTED, "reported by the worker")                                                  \
-    X(FAILURE_ATTEMPTS, "processing attempts exceeded")                                            \
-    X(FAILURE_DEADLINE, "deadline missed, at most once")                                           \
-    X(FAILURE_CLAIMED_AT_CRASH, "claimed at crash")                                                \
-    X(FAILURE_RETRY_AT_MOST_ONCE, "retry reported for an at-most-once task")                       \
-    X(FAILURE_RETRY_IMPOSSIBLE, "the retry cannot be published")                                   \
-    X(FAILURE_OWNER_UNKNOWN, "at most once: the offset's owner is unknown")                        \
+#define TASK_FAILURE_MAP(X)                                                  \
+    X(FAILURE_NONE, "")                                                      \
+    X(FAILURE_REPORTED, "reported by the worker")                            \
+    X(FAILURE_ATTEMPTS, "processing attempts exceeded")                      \
+    X(FAILURE_DEADLINE, "deadline missed, at most once")                     \
+    X(FAILURE_CLAIMED_AT_CRASH, "claimed at crash")                          \
+    X(FAILURE_RETRY_AT_MOST_ONCE, "retry reported for an at-most-once task") \
+    X(FAILURE_RETRY_IMPOSSIBLE, "the retry cannot be published")             \
+    X(FAILURE_OWNER_UNKNOWN, "at most once: the offset's owner is unknown")  \
     X(FAILURE_BAD_ROW, "bad row in the database file")
 
 enum task_failure {
@@ -61,6 +63,9 @@ enum task_failure {
 #undef X
 };
 const char *task_failure_name(enum task_failure failure);
+
+/* The value of on_attempts_exceeded that asks for a dead letter; every other one discards. */
+#define TASK_DEADLETTER_POLICY 2
 
 /* Where the activation came from; source 0: not known (a row of a foreign file). */
 struct task_origin {
@@ -78,11 +83,12 @@ struct task_rewrite {
 
 struct task_queue;
 
-/* Owned by inflight.c, which alone writes it, except the members marked "engine". Read-only to others. */
+/* Owned by inflight.c, which alone writes it, except the members marked "engine". Read-only to
+ * others. */
 struct task {
-    struct map_node by_id;   /* key: id */
-    struct heap_node ready;  /* in its queue, key: rowid; only claimable PENDING tasks */
-    struct heap_node timer;  /* expiry, delay, deadline or publish back-off, by state */
+    struct map_node by_id;    /* key: id */
+    struct heap_node ready;   /* in its queue, key: rowid; only claimable PENDING tasks */
+    struct heap_node timer;   /* expiry, delay, deadline or publish back-off, by state */
     struct list_node changed; /* tasks changed in this turn */
     struct list_node waiting; /* at-most-once tasks waiting for their offset's confirmation */
     struct task_queue *queue; /* application and namespace */
@@ -94,21 +100,24 @@ struct task {
     int64_t received_at_wall_ms, added_at_wall_ms;
     int64_t duration_ms; /* processing_deadline_duration */
     struct task_rewrite rewrite;
-    struct blob *blob;     /* engine: cached payload or NULL; released by inflight when the task is freed */
-    uint32_t payload_len;  /* engine */
-    uint32_t attempts;     /* processing_attempts: missed deadlines */
+    struct blob
+        *blob; /* engine: cached payload or NULL; released by inflight when the task is freed */
+    uint32_t payload_len; /* engine */
+    uint32_t attempts;    /* processing_attempts: missed deadlines */
     uint32_t publish_failures;
-    uint8_t state;         /* enum task_state: written by one setter only */
-    uint8_t end;           /* enum task_end; not TASK_LIVE: the row goes at the next commit */
-    uint8_t failure;       /* enum task_failure */
+    uint8_t state;   /* enum task_state: written by one setter only */
+    uint8_t end;     /* enum task_end; not TASK_LIVE: the row goes at the next commit */
+    uint8_t failure; /* enum task_failure */
     uint8_t on_attempts_exceeded; /* 0, 1 discard, 2 dead letter */
+    uint8_t publish; /* RETRY, FAILURE: enum publish_kind of the record asked for last */
     bool at_most_once;
-    bool stored;       /* the file has this row */
-    bool confirmed;    /* at most once: claimable */
-    bool legacy;       /* was in the file when Taskmill first opened it */
-    bool rewritten;    /* this turn: the payload must be spliced with `rewrite` and written */
-    bool handed;       /* RETRY, FAILURE: the record is with the producer */
-    bool parked;       /* FAILURE: nothing can be published now; tried every few minutes */
+    bool stored;           /* the file has this row */
+    bool confirmed;        /* at most once: claimable */
+    bool legacy;           /* was in the file when Taskmill first opened it */
+    bool rewritten;        /* this turn: the payload must be spliced with `rewrite` and written */
+    bool handed;           /* RETRY, FAILURE: the record is with the producer */
+    bool parked;           /* FAILURE: nothing can be published now; tried every few minutes */
+    bool notified;         /* a notice without payload was delivered in this run */
     bool first_claim_seen; /* engine: latency was measured */
     uint16_t taskname_len;
     uint16_t id_len;

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who may have what next: one queue for every (application, namespace) that a live task or a held
+ * claim names, grouped by application.
+ *
+ *   queues.ready       applications by their head's rowid   -> the first task of all
+ *   application.ready  its queues by their head's rowid     -> the first task of an application
+ *   queue.ready        its claimable tasks by rowid         -> the first task of a namespace
+ *
+ * Only heads are ordered across queues, so a task that arrives behind others touches one heap, at
+ * its end: O(1). Taking one costs O(log n) in its queue and O(log queues) above. A name that nobody
+ * uses any more is freed; names that only claims know are bounded, because strangers choose them.
+ */
+#ifndef TASKMILL_CORE_QUEUES_H
+#define TASKMILL_CORE_QUEUES_H
+
+#include "core/claims.h"
+#include "core/inflight.h"
+
+struct application {
+    struct map_node by_name;
+    struct map namespaces; /* of struct task_queue */
+    struct heap ready;     /* of struct task_queue, by head */
+    struct heap_node by_head;
+    struct claim_queue claims; /* for any of its namespaces */
+    size_t tasks;
+    char name[];
+};
+
+struct task_queue {
+    struct map_node by_name;
+    struct application *application;
+    struct heap ready; /* of struct task */
+    struct heap_node by_head;
+    struct claim_queue claims; /* for exactly this queue */
+    size_t tasks;
+    char name[];
+};
+
+struct queues {
+    struct map applications;
+    struct heap ready;           /* of struct application, by head */
+    struct claim_queue claims;   /* for any task */
+    struct claim_queue hopeless; /* a namespace without application: matches nothing */
+    size_t claim_only;           /* applications and queues without a task */
+};
+
+void queues_init(struct queues *queues, const uint64_t seed[2]);
+/* Nobody may use a queue any more (asserted). */
+void queues_free(struct queues *queues);
+
+/* The queue of a task that comes to live; every call is paired with one queues_leave. */
+struct task_queue *queues_enter(struct queues *queues, struct bytes application,
+                                struct bytes namespace);
+void queues_leave(struct queues *queues, struct task_queue *queue);
+
+/* Makes a task (whose ->queue is set) claimable, and not. */
+void queues_add_ready(struct queues *queues, struct task *task);
+void queues_remove_ready(struct queues *queues, struct task *task);
+/* The claimable task of lowest rowid that matches; NULL: none. */
+struct task *queues_first(const struct queues *queues, const struct claim_filter *filter);
+
+/* Where a claim with this filter waits, made if need be; NULL when that would leave more than
+ * claim_only_max names that only claims know, or the filter is too long to be kept. */
+struct claim_queue *queues_claims(struct queues *queues, const struct claim_filter *filter,
+                                  size_t claim_only_max);
+/* The newest held claim that matches a task of this queue; NULL: none. */
+struct claim *queues_newest_claim(const struct queues *queues, const struct task_queue *queue);
+/* After a claim left: frees the names that only it knew. */
+void queues_tidy(struct queues *queues, struct claim_queue *claims);
+
+#endif
