@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A message is a row of records, each a tag (field number << 3 | type, as a varint) and a value.
- * Where the format leaves room, this reader decides as upb does, because the Python workers read
+ * Where the format leaves room, this reader decides as upb does, since the Python workers read
  * with upb:
- *   - a varint has at most 10 bytes, surplus bits are dropped; a tag or a length at most 5, and
- * must fit 32 and 31 bits; longer spellings than needed are fine;
- *   - field number 0 is an error in a message but is skipped like any other inside an unknown
- * group;
+ *   - a varint has at most 10 bytes, and surplus bits are dropped; a tag has at most 5 bytes and
+ *     32 bits; a length has at most 31 bits; spellings longer than needed are fine;
  *   - messages and groups count together toward PB_DEPTH_MAX;
  *   - inside a group only the frame is looked at: a field there belongs to no message we know.
+ * It is the upb of protobuf 5.29, which the Python clients pin. That of 7.x differs twice: it
+ * refuses lengths of more than 5 bytes and skips field number 0 inside groups.
  */
 #include "wire/pb.h"
 
@@ -60,13 +60,15 @@ static int take_tag(struct pb_reader *reader, uint32_t *number, enum pb_type *ty
         return pb_fault(why, "tag does not fit 32 bits");
     *number = (uint32_t)tag >> TAG_TYPE_BITS;
     *type = (enum pb_type)(tag & ((1u << TAG_TYPE_BITS) - 1));
+    if (*number == 0)
+        return pb_fault(why, "field number 0");
     return 0;
 }
 
 static int take_data(struct pb_reader *reader, struct bytes *data, const char **why)
 {
     uint64_t len;
-    int rv = take_varint(reader, TAG_LEN_MAX, &len, why);
+    int rv = take_varint(reader, VARINT_LEN_MAX, &len, why);
     if (rv < 0)
         return rv;
     if (len > INT32_MAX || len > (size_t)(reader->end - reader->pos))
@@ -149,8 +151,6 @@ int pb_next(struct pb_reader *reader, struct pb_field *field, const char **why)
     int rv = take_tag(reader, &field->number, &field->type, why);
     if (rv < 0)
         return rv;
-    if (field->number == 0)
-        return pb_fault(why, "field number 0");
     if (field->type == PB_GROUP_END)
         return pb_fault(why, "end of a group that is not open");
     if (field->type == PB_GROUP_START)

@@ -20,7 +20,7 @@ enum pb_type {
     PB_FIXED32 = 5
 };
 
-/* Nesting of messages and groups that Python's protobuf (upb) accepts. */
+/* Messages and groups inside each other, the outermost message not counted. */
 #define PB_DEPTH_MAX 100
 
 struct pb_field {

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""proto/ describes the same wire as the published schemas: numbers, names, types, presence, methods."""
+
+import tempfile
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2
+from grpc_tools import protoc
+from sentry_protos.taskbroker.v1 import taskbroker_pb2
+
+PROTO = Path(__file__).resolve().parents[3] / "proto"
+
+
+def compiled(name):
+    with tempfile.NamedTemporaryFile() as out:
+        include = Path(protoc.__file__).parent / "_proto"
+        assert protoc.main(["protoc", f"-I{PROTO}", f"-I{include}", f"--descriptor_set_out={out.name}",
+                            name]) == 0
+        (file,) = descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes()).file
+    return file
+
+
+def published(module):
+    file = descriptor_pb2.FileDescriptorProto()
+    module.DESCRIPTOR.CopyToProto(file)
+    return file
+
+
+def fields(message):
+    return {f.number: (f.name, f.type, f.label, f.type_name, f.proto3_optional) for f in message.field}
+
+
+def messages(file):
+    return {m.name: fields(m) for m in file.message_type}
+
+
+def values(enum):
+    return {v.number: v.name for v in enum.value}
+
+
+def enums(file):
+    return {e.name: values(e) for e in file.enum_type}
+
+
+def methods(file):
+    return {s.name: {m.name: (m.input_type, m.output_type, m.server_streaming) for m in s.method}
+            for s in file.service}
+
+
+def test_taskbroker_is_the_published_schema():
+    ours = compiled("sentry_protos/taskbroker/v1/taskbroker.proto")
+    theirs = published(taskbroker_pb2)
+    assert ours.package == theirs.package
+    assert messages(ours) == messages(theirs)
+    assert enums(ours) == enums(theirs)
+    assert methods(ours) == methods(theirs)
+
+
+def test_health_is_part_of_the_published_schema():
+    ours, theirs = compiled("grpc/health/v1/health.proto"), published(health_pb2)
+    assert ours.package == theirs.package
+    reference = messages(theirs)
+    assert messages(ours).items() <= reference.items()
+    assert values(ours.message_type[1].enum_type[0]) == {
+        v.number: v.name for v in health_pb2.HealthCheckResponse.DESCRIPTOR.enum_types[0].values}
+    assert methods(ours)["Health"].items() <= methods(theirs)["Health"].items()
+
+
+def test_producer():
+    assert messages(compiled("taskmill/v1/producer.proto")) == {
+        "EnqueueRequest": {1: ("activations", 12, 3, "", False), 2: ("topic", 9, 1, "", True)},
+        "EnqueueResponse": {1: ("ids", 9, 3, "", False)},
+    }
+    assert methods(compiled("taskmill/v1/producer.proto")) == {
+        "ProducerService": {"Enqueue": (".taskmill.v1.EnqueueRequest", ".taskmill.v1.EnqueueResponse",
+                                        False)}}
