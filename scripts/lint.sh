@@ -42,5 +42,8 @@ PYTHON
 # Flags that only gcc knows are in the build's command lines.
 printf '%s\0' "${files[@]}" |
     xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build --quiet --warnings-as-errors='*' \
-        --extra-arg=-Wno-unknown-warning-option 2> >(grep -v 'warnings\? generated' >&2)
+        --extra-arg=-Wno-unknown-warning-option 2> >(grep -v 'warnings\? generated' >&2) || {
+    echo "lint: fix these, or excuse a line with NOLINTNEXTLINE(check): reason"
+    exit 1
+}
 echo "lint: ${#files[@]} files, nothing found"

@@ -11,7 +11,7 @@ from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
 
 from harness.kafka import Committed
 from harness.process import Process, free_port, wait_for
-from harness.rpc import COMPLETE, CONSUMER, activation
+from harness.rpc import COMPLETE, CONSUMER, activation, message, schema
 
 
 def test_kafka_round_trip(kafka):
@@ -146,3 +146,27 @@ def test_wait_for_says_what_it_waited_for():
 
 def test_free_ports_differ():
     assert len({free_port() for _ in range(50)}) == 50
+
+
+def schema_of(pool, name):
+    """{field: (number, type, label, explicit presence)} of a message, or {name: number} of an enum."""
+    if name.endswith(("Status", "Exceeded")):
+        return {value.name: value.number for value in pool.FindEnumTypeByName(name).values}
+    return {f.name: (f.number, f.type, f.label, f.has_presence)
+            for f in pool.FindMessageTypeByName(name).fields}
+
+
+@pytest.mark.parametrize("name", [
+    "TaskActivation", "RetryState", "GetTaskRequest", "GetTaskResponse", "FetchNextTask",
+    "SetTaskStatusRequest", "SetTaskStatusResponse", "SetBatchActivationStatusRequest",
+    "OnAttemptsExceeded", "TaskActivationStatus"])
+def test_proto_text_equals_the_reference_schema(name):
+    full = f"sentry_protos.taskbroker.v1.{name}"
+    assert schema_of(schema(), full) == schema_of(pb.DESCRIPTOR.pool, full)
+
+
+def test_producer_messages_are_those_that_enqueue_uses():
+    request = message("taskmill.v1.EnqueueRequest")()
+    request.activations.append(activation().SerializeToString())
+    request.topic = "topic"
+    assert message("taskmill.v1.EnqueueResponse")().ids == []
