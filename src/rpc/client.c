@@ -13,8 +13,7 @@ enum {
     KEEP_LEN = 16384, /* of a buffer in an idle call */
 };
 
-/* --- memory of calls
- * --------------------------------------------------------------------------------- */
+/* --- memory of calls ------------------------------------------------------------------------- */
 
 static uint32_t take_slot(struct rpc_client *client, struct client_call *call)
 {
@@ -97,8 +96,7 @@ void client_recycle(struct rpc_client *client, struct client_call *call)
     list_push_front(&client->idle, &call->node);
 }
 
-/* --- the end of a call
- * ------------------------------------------------------------------------------- */
+/* --- the end of a call ----------------------------------------------------------------------- */
 
 void client_finish(struct rpc_client *client, struct client_call *call,
                    const struct client_result *result)
@@ -159,8 +157,7 @@ static void expire_calls(struct rpc_client *client)
         abandon(client, container_of(node, struct client_call, deadline), &result);
 }
 
-/* --- public
- * ------------------------------------------------------------------------------------------ */
+/* --- public ---------------------------------------------------------------------------------- */
 
 static char *make_authority(const char *host, uint16_t port)
 {
@@ -324,8 +321,7 @@ void rpc_client_io(struct rpc_client *client, int64_t now_ms)
     client_link_flush(client);
 }
 
-/* --- blocking form
- * ----------------------------------------------------------------------------------- */
+/* --- blocking form --------------------------------------------------------------------------- */
 
 struct waiter {
     bool is_done, is_local;

@@ -18,8 +18,7 @@ enum {
     GRPC_MESSAGE_KEEP_LEN = 8192
 };
 
-/* --- streams: nghttp2 callbacks
- * ---------------------------------------------------------------------- */
+/* --- streams: nghttp2 callbacks -------------------------------------------------------------- */
 
 static struct client_call *call_of(nghttp2_session *session, int32_t stream_id)
 {
@@ -205,8 +204,7 @@ void client_link_reset(struct rpc_client *client, struct client_call *call)
                                   NGHTTP2_CANCEL);
 }
 
-/* --- connecting
- * -------------------------------------------------------------------------------------- */
+/* --- connecting ------------------------------------------------------------------------------ */
 
 static void forget_socket(struct rpc_client *client)
 {
@@ -377,8 +375,7 @@ static void check_connect(struct rpc_client *client)
     try_addresses(client);
 }
 
-/* --- reading and writing
- * ----------------------------------------------------------------------------- */
+/* --- reading and writing --------------------------------------------------------------------- */
 
 /* True when there may be more. */
 static bool read_once(struct rpc_client *client)

@@ -97,8 +97,7 @@ void rpc_server_destroy(struct rpc_server *server);
  */
 void rpc_server_set_health(struct rpc_server *server, const char *service, int status);
 
-/* --- calls
- * ------------------------------------------------------------------------------------------ */
+/* --- calls ----------------------------------------------------------------------------------- */
 
 /* The request message without its gRPC prefix; valid until the reply. */
 struct bytes rpc_call_body(const struct rpc_call *call);

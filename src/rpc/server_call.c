@@ -15,8 +15,7 @@ void server_thread_enter(struct server_thread *thread)
     current_thread = thread;
 }
 
-/* --- memory
- * ------------------------------------------------------------------------------------------ */
+/* --- memory ---------------------------------------------------------------------------------- */
 
 static void call_free(struct rpc_call *call)
 {
@@ -120,8 +119,7 @@ static void recycle(struct rpc_call *call)
                                                   memory_order_release, memory_order_relaxed));
 }
 
-/* --- a call's life on its thread
- * --------------------------------------------------------------------- */
+/* --- a call's life on its thread ------------------------------------------------------------- */
 
 void call_set_state(struct rpc_call *call, enum call_state state)
 {
@@ -295,8 +293,7 @@ void call_expire(struct rpc_call *call)
     send_status(call, GRPC_CANCELLED, bytes_str(text));
 }
 
-/* --- the handlers' side
- * ------------------------------------------------------------------------------ */
+/* --- the handlers' side ---------------------------------------------------------------------- */
 
 struct bytes rpc_call_body(const struct rpc_call *call)
 {

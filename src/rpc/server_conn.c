@@ -27,8 +27,7 @@ enum {
     RESET_BURST_FACTOR = 10
 };
 
-/* --- life
- * -------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------ */
 
 struct conn *conn_new(struct server_thread *thread, int fd)
 {
@@ -144,8 +143,7 @@ void conn_close(struct conn *conn, const char *why)
     conn_release_call(conn);
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 bool conn_feed(struct conn *conn, struct bytes bytes)
 {
@@ -211,8 +209,7 @@ static int result(const struct conn *conn)
     return conn->is_failed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-/* --- headers
- * ----------------------------------------------------------------------------------------- */
+/* --- headers --------------------------------------------------------------------------------- */
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
@@ -364,8 +361,7 @@ static void take_request_headers(struct rpc_call *call)
     }
 }
 
-/* --- body
- * -------------------------------------------------------------------------------------------- */
+/* --- body ------------------------------------------------------------------------------------ */
 
 static void refuse_too_large(struct rpc_call *call)
 {
@@ -430,8 +426,7 @@ static void take_request_end(struct rpc_call *call)
         call_start(call);
 }
 
-/* --- frames
- * ------------------------------------------------------------------------------------------ */
+/* --- frames ---------------------------------------------------------------------------------- */
 
 static void take_headers_frame(struct conn *conn, const nghttp2_frame *frame)
 {
@@ -551,8 +546,7 @@ void conn_callbacks(nghttp2_session_callbacks *callbacks)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, send_data_frame);
 }
 
-/* --- time
- * -------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------ */
 
 static void check_bodies(struct conn *conn, int64_t now_ms)
 {

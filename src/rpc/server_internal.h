@@ -45,8 +45,7 @@ enum {
     SERVER_WINDOW_LEN = 1024 * 1024 /* SETTINGS_INITIAL_WINDOW_SIZE, as the original */
 };
 
-/* --- grpc.health.v1 (server_health.c)
- * ---------------------------------------------------------------- */
+/* --- grpc.health.v1 (server_health.c) -------------------------------------------------------- */
 
 struct health_service;
 
@@ -68,8 +67,7 @@ struct server_thread;
 void health_notify(struct server_thread *thread);
 void health_end_watches(struct server_thread *thread);
 
-/* --- threads
- * ----------------------------------------------------------------------------------------- */
+/* --- threads --------------------------------------------------------------------------------- */
 
 enum msg_kind { MSG_REPLY, MSG_CONN };
 
@@ -154,15 +152,14 @@ int server_thread_init(struct server_thread *thread, struct rpc_server *server, 
 void server_thread_free(struct server_thread *thread);
 /* True if a record about what a stranger did may be written now: one a second and thread. */
 bool server_thread_may_log(struct server_thread *thread);
-/* One message of the inbox. */
-void server_thread_take(struct server_thread *thread, struct thread_msg *msg);
+/* A turn's work between two looks at the sockets, at thread->now_ms. */
+void server_thread_work(struct server_thread *thread);
 /* Thread 0: takes what waits on the listening socket. */
 void server_accept(struct rpc_server *server);
 /* Thread 0: takes up listening again when a pause is over. */
 void server_accept_again(struct rpc_server *server);
 
-/* --- connections
- * ------------------------------------------------------------------------------------- */
+/* --- connections ----------------------------------------------------------------------------- */
 
 struct conn {
     struct thread_msg msg; /* carries a new connection to its thread */
@@ -215,8 +212,7 @@ void conn_fail(struct conn *conn, const char *why);
 void conn_mark_dirty(struct conn *conn);
 void conn_callbacks(nghttp2_session_callbacks *callbacks);
 
-/* --- calls
- * ------------------------------------------------------------------------------------------- */
+/* --- calls ----------------------------------------------------------------------------------- */
 
 enum call_state {
     CALL_RECEIVING, /* the request is not complete */
@@ -282,8 +278,7 @@ void call_settle(struct rpc_call *call);
 /* The thread that runs now, NULL on foreign ones. */
 void server_thread_enter(struct server_thread *thread);
 
-/* --- sending
- * ----------------------------------------------------------------------------------------- */
+/* --- sending --------------------------------------------------------------------------------- */
 
 void send_reply(struct rpc_call *call); /* call->reply */
 void send_status(struct rpc_call *call, enum grpc_status status, struct bytes encoded_message);

@@ -18,8 +18,7 @@ static const nghttp2_nv ok_headers[] = {GRPC_STATIC_NV(":status", "200"),
                                         GRPC_STATIC_NV("content-type", "application/grpc")};
 static const nghttp2_nv ok_trailer = GRPC_STATIC_NV("grpc-status", "0");
 
-/* --- replies to frames
- * ------------------------------------------------------------------------------- */
+/* --- replies to frames ----------------------------------------------------------------------- */
 
 static void submit_trailer(struct rpc_call *call)
 {
@@ -188,8 +187,7 @@ void send_watch_start(struct rpc_call *call)
     submit_headers(call, ok_headers, 2, read_watch);
 }
 
-/* --- writing
- * ----------------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------- */
 
 static void tell_deliveries(struct conn *conn)
 {

@@ -62,8 +62,7 @@ bool server_thread_may_log(struct server_thread *thread)
     return true;
 }
 
-/* --- messages
- * ---------------------------------------------------------------------------------------- */
+/* --- messages -------------------------------------------------------------------------------- */
 
 static void take_conn(struct conn *conn)
 {
@@ -73,9 +72,8 @@ static void take_conn(struct conn *conn)
         conn_close(conn, "server is shutting down");
 }
 
-void server_thread_take(struct server_thread *thread, struct thread_msg *msg)
+static void take_message(struct thread_msg *msg)
 {
-    (void)thread;
     switch (msg->kind) {
     case MSG_REPLY:
         call_replied(container_of(msg, struct rpc_call, msg));
@@ -94,7 +92,7 @@ static void take_inbox(struct server_thread *thread, size_t max)
         struct inbox_node *next = node->next;
         /* The next call's memory was last written by another thread: fetch it meanwhile. */
         __builtin_prefetch(next);
-        server_thread_take(thread, container_of(node, struct thread_msg, node));
+        take_message(container_of(node, struct thread_msg, node));
         node = next;
     }
 }
@@ -121,14 +119,13 @@ static void take_local(struct server_thread *thread)
         thread->local_tail = &thread->local_first;
         while (node) {
             struct inbox_node *next = node->next;
-            server_thread_take(thread, container_of(node, struct thread_msg, node));
+            take_message(container_of(node, struct thread_msg, node));
             node = next;
         }
     }
 }
 
-/* --- time
- * -------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------ */
 
 static void expire_calls(struct server_thread *thread)
 {
@@ -184,8 +181,7 @@ static int64_t next_due_ms(const struct server_thread *thread)
     return due_ms;
 }
 
-/* --- the loop
- * ---------------------------------------------------------------------------------------- */
+/* --- the loop -------------------------------------------------------------------------------- */
 
 static void flush_dirty(struct server_thread *thread)
 {
@@ -233,7 +229,7 @@ static void poll_events(struct server_thread *thread)
         take_event(thread, &events[i]);
 }
 
-static void turn(struct server_thread *thread)
+void server_thread_work(struct server_thread *thread)
 {
     take_inbox(thread, MESSAGES_PER_TURN);
     take_local(thread);
@@ -247,7 +243,10 @@ static void turn(struct server_thread *thread)
     if (owns_listener(thread))
         server_accept_again(thread->server);
     flush_dirty(thread);
-    poll_events(thread);
+}
+
+static void end_turn(struct server_thread *thread)
+{
     if (thread->server->turn_end)
         thread->server->turn_end(thread->server->ctx, thread->index);
 }
@@ -262,8 +261,7 @@ static void close_all(struct server_thread *thread)
         conn_close(container_of(list_first(&thread->conns), struct conn, in_thread),
                    "server stops");
     take_local(thread); /* what `cancelled` handlers replied at once */
-    if (thread->server->turn_end)
-        thread->server->turn_end(thread->server->ctx, thread->index);
+    end_turn(thread);
 }
 
 void *server_thread_main(void *arg)
@@ -272,8 +270,10 @@ void *server_thread_main(void *arg)
 
     server_thread_enter(thread);
     while (!atomic_load(&thread->server->is_stopping)) {
-        turn(thread);
         thread->now_ms = clock_boot_ms();
+        server_thread_work(thread);
+        poll_events(thread);
+        end_turn(thread);
     }
     close_all(thread);
     server_thread_enter(NULL);
