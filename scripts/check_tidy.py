@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """House rules that a compiler does not check (CONTRIBUTING.md lists them).
 
-    scripts/check_tidy.py [CHECK...]     all checks, or some of: spdx notes banned size text
+    scripts/check_tidy.py [CHECK...]     all checks, or some of: spdx notes banned size text links
 
 spdx    the first line of a file names the licence
 notes   no note to oneself is left on main
 banned  functions that are easy to misuse, each with what to take instead
 size    C: 100 columns a line (./dev fmt wraps), 100 lines a function, 1,000 lines a file
 text    UTF-8, no trailing blanks, one newline at the end
+links   Markdown links to files of the repository lead somewhere
 
 In C a line may be excused where it is right, with the reason:
     free(text); /* tidy: free, getline allocated it */
@@ -31,6 +32,7 @@ C_FILE = re.compile(r"\.[ch]$")
 NO_COMMENTS = re.compile(r"(^|/)(LICENSE|\.gitignore|\.gitkeep)$|\.(json|svg|png|ico|sqlite|bin|txt\.golden)$")
 DATA = re.compile(r"^tests/(fuzz/corpus|.*/(data|vectors|golden))/")
 
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)[^)]*\)")
 NOTE = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3]) + r")\b")
 EXCUSE = re.compile(r"/\* tidy: (\w+), \S.*\*/")
 
@@ -161,7 +163,16 @@ def text(name, content):
         yield content.count("\n"), "blank lines at the end of the file: remove them"
 
 
-CHECKS = {"spdx": spdx, "notes": notes, "banned": banned, "size": size, "text": text}
+def links(name, content):
+    if not name.endswith(".md"):
+        return
+    for number, line in enumerate(content.splitlines(), 1):
+        for target in LINK.findall(line):
+            if not (ROOT / name).parent.joinpath(target).exists():
+                yield number, f"the link to {target} leads nowhere: correct or remove it"
+
+
+CHECKS = {"spdx": spdx, "notes": notes, "banned": banned, "size": size, "text": text, "links": links}
 BINARY = re.compile(r"\.(png|ico|sqlite|bin)$")
 
 

@@ -22,6 +22,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import check_tidy
+
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test-logs"
 SHOWN_LINES = 60
@@ -241,7 +243,7 @@ def built_pytest_suite(context, folder, *arguments):
 def tidy(context):
     counts = Counts()
     check(context, counts, "rooms", ["scripts/check_rooms.py"])
-    for name in ("spdx", "notes", "banned", "size", "text"):
+    for name in check_tidy.CHECKS:
         check(context, counts, name, ["scripts/check_tidy.py", name])
     check(context, counts, "format", ["scripts/format.sh", "--check"])
     scripts = ["dev", ".ci/run", "tests/integration/run", *sorted(

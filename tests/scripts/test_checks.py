@@ -72,6 +72,10 @@ class Tidy(unittest.TestCase):
         self.assertEqual(self.lines(check_tidy.banned, "src/a.c", good), [])
         self.assertEqual(self.lines(check_tidy.banned, "src/a.c", "free(line); /* tidy: free, */\n"), [1])
 
+    def test_links_to_files(self):
+        text = "[a](LICENSE) [b](https://example.org/x) [c](#part)\n[d](nothing/here.md)\n"
+        self.assertEqual(self.lines(check_tidy.links, "README.md", text), [2])
+
     def test_sizes(self):
         function = "int f(void)\n{\n" + "    f();\n" * 101 + "}\n"
         self.assertEqual(self.lines(check_tidy.size, "a.c", function), [2])
