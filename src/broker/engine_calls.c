@@ -311,16 +311,10 @@ static void send_nothing(struct engine *engine, struct engine_call *call)
     send(engine, call, &reply);
 }
 
-/* A claim whose task ended or moved on before the commit gets none. */
-static bool still_granted(const struct task *task, uint64_t claim_number)
-{
-    return task->end == TASK_LIVE && task->state == TASK_PROCESSING && task->claim == claim_number;
-}
-
 static int send_collected(struct engine *engine, const struct reply *collected)
 {
     struct task *task = collected->task;
-    if (task && still_granted(task, collected->claim_number))
+    if (task && inflight_claim_stands(task, collected->claim_number))
         return send_task(engine, collected->call, task, collected->claim_number);
     if (task) {
         send_nothing(engine, collected->call);
@@ -337,7 +331,7 @@ static int send_effect(struct engine *engine, const struct effect *effect)
     if (effect->kind == EFFECT_PUBLISH)
         return 0;
     struct engine_call *call = container_of(effect->claim, struct engine_call, claim);
-    if (effect->kind == EFFECT_GRANT && still_granted(effect->task, effect->claim_number))
+    if (effect->kind == EFFECT_GRANT && inflight_claim_stands(effect->task, effect->claim_number))
         return send_task(engine, call, effect->task, effect->claim_number);
     send_nothing(engine, call);
     return 0;

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Load generator of `./dev bench`: one thread, many connections, many streams, closed loop. */
+#include "load.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "wire/activation.h"
+
+static const char usage[] =
+    "usage: taskmill-load COMMAND [options]\n"
+    "\n"
+    "  drain      workers in a closed loop: GetTask, then SetTaskStatus with fetch_next_task\n"
+    "  fill       enqueue tasks, through Enqueue or (--bootstrap, --topic) into Kafka\n"
+    "  latency    time from enqueue to a waiting worker, one task at a time\n"
+    "  beanstalk  the same closed loop against beanstalkd: put all, then reserve and delete\n"
+    "\n"
+    "  --address HOST:PORT      server (127.0.0.1:50051)\n"
+    "  --connections N          connections (24)\n"
+    "  --streams N              concurrent workers a connection (1)\n"
+    "  --tasks N                tasks in all (100000)\n"
+    "  --batch N                tasks an Enqueue call (100)\n"
+    "  --payload N              bytes of parameters (100)\n"
+    "  --interval MS            pause between tasks, latency only (20)\n"
+    "  --bootstrap HOST:PORT --topic NAME   produce to Kafka\n"
+    "\n"
+    "example: taskmill-load drain --address 127.0.0.1:50051 --connections 24 --streams 8 --tasks "
+    "200000\n";
+
+void samples_add(struct samples *samples, int64_t us)
+{
+    if (samples->count == samples->cap) {
+        samples->cap = samples->cap ? samples->cap * 2 : 4096;
+        samples->values = mem_realloc(samples->values, samples->cap * sizeof *samples->values);
+    }
+    samples->values[samples->count++] = us < 0 ? 0 : us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+uint32_t samples_percentile(struct samples *samples, double percent)
+{
+    if (!samples->count)
+        return 0;
+    qsort(samples->values, samples->count, sizeof *samples->values, compare);
+    size_t index = (size_t)((double)(samples->count - 1) * percent / 100.0);
+    return samples->values[index];
+}
+
+void samples_free(struct samples *samples)
+{
+    mem_free(samples->values);
+}
+
+void load_activation(struct buf *out, uint64_t number, uint32_t payload_len)
+{
+    static uint8_t filler[65536];
+    static uint64_t run;
+    if (!run)
+        run = (uint64_t)clock_boot_us();
+    char id[33];
+    snprintf(id, sizeof id, "%016llx%016llx", (unsigned long long)run, (unsigned long long)number);
+    int64_t now_ms = clock_wall_ms();
+    struct activation activation = {
+        .id = bytes_of(id, 32),
+        .namespace = bytes_str("bench"),
+        .taskname = bytes_str("bench.nothing"),
+        .has_application = true,
+        .application = bytes_str("bench"),
+        .parameters_bytes =
+            bytes_of(filler, payload_len < sizeof filler ? payload_len : sizeof filler),
+        .has_received_at = true,
+        .received_at_s = now_ms / 1000,
+        .received_at_ns = (int32_t)(now_ms % 1000) * 1000000,
+        .retry_state = {.present = true,
+                        .max_attempts = 1,
+                        .on_attempts_exceeded = ON_ATTEMPTS_EXCEEDED_DISCARD},
+        .processing_deadline_duration = 60,
+    };
+    activation_encode(&activation, NULL, 0, out);
+}
+
+static int parse_address(const char *text, struct load_options *options)
+{
+    const char *colon = strrchr(text, ':');
+    if (!colon || (size_t)(colon - text) >= sizeof options->host)
+        return -1;
+    memcpy(options->host, text, (size_t)(colon - text));
+    options->host[colon - text] = '\0';
+    options->port = (uint16_t)strtoul(colon + 1, NULL, 10);
+    return options->port ? 0 : -1;
+}
+
+static int parse(int argc, char **argv, struct load_options *options)
+{
+    static const struct option names[] = {
+        {"address", required_argument, NULL, 'a'},  {"connections", required_argument, NULL, 'c'},
+        {"streams", required_argument, NULL, 's'},  {"tasks", required_argument, NULL, 't'},
+        {"batch", required_argument, NULL, 'b'},    {"payload", required_argument, NULL, 'p'},
+        {"interval", required_argument, NULL, 'i'}, {"bootstrap", required_argument, NULL, 'k'},
+        {"topic", required_argument, NULL, 'T'},    {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        unsigned long value = optarg ? strtoul(optarg, NULL, 10) : 0;
+        switch (option) {
+        case 'a':
+            if (parse_address(optarg, options))
+                return -1;
+            break;
+        case 'c':
+            options->connections = (uint32_t)value;
+            break;
+        case 's':
+            options->streams = (uint32_t)value;
+            break;
+        case 't':
+            options->tasks = value;
+            break;
+        case 'b':
+            options->batch = (uint32_t)value;
+            break;
+        case 'p':
+            options->payload_len = (uint32_t)value;
+            break;
+        case 'i':
+            options->interval_ms = (uint32_t)value;
+            break;
+        case 'k':
+            options->bootstrap = optarg;
+            break;
+        case 'T':
+            options->topic = optarg;
+            break;
+        default:
+            return -1;
+        }
+    }
+    return options->connections && options->streams && options->tasks && options->batch ? 0 : -1;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(const struct load_options *options);
+    } commands[] = {{"drain", load_drain},
+                    {"fill", load_fill},
+                    {"latency", load_latency},
+                    {"beanstalk", load_beanstalk}};
+    struct load_options options = {.host = "127.0.0.1",
+                                   .port = 50051,
+                                   .connections = 24,
+                                   .streams = 1,
+                                   .tasks = 100000,
+                                   .batch = 100,
+                                   .payload_len = 100,
+                                   .interval_ms = 20};
+    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    for (size_t i = 0; argc >= 2 && i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(argv[1], commands[i].name) == 0 && parse(argc - 1, argv + 1, &options) == 0)
+            return commands[i].run(&options);
+    fputs(usage, stderr);
+    return 2;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The load generator's parts. Each command prints one JSON object on stdout and returns an exit
+ * code. */
+#ifndef TASKMILL_BENCH_LOAD_H
+#define TASKMILL_BENCH_LOAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+
+struct load_options {
+    char host[256];
+    uint16_t port;
+    const char *bootstrap, *topic; /* Kafka instead of Enqueue when set */
+    uint32_t connections, streams;
+    uint64_t tasks;
+    uint32_t batch;
+    uint32_t payload_len;
+    uint32_t interval_ms;
+};
+
+int load_drain(const struct load_options *options);   /* closed loop of workers */
+int load_fill(const struct load_options *options);    /* producer: Kafka or Enqueue */
+int load_latency(const struct load_options *options); /* one task at a time into an idle broker */
+int load_beanstalk(const struct load_options *options);
+
+/* Latencies in microseconds; percentiles are exact. */
+struct samples {
+    uint32_t *values;
+    size_t count, cap;
+};
+void samples_add(struct samples *samples, int64_t us);
+/* Sorts. 0 when empty. */
+uint32_t samples_percentile(struct samples *samples, double percent);
+void samples_free(struct samples *samples);
+
+/* A small task of application "bench", namespace "bench", with an id made from `number`. */
+void load_activation(struct buf *out, uint64_t number, uint32_t payload_len);
+
+#endif
