@@ -237,8 +237,7 @@ struct config_origin {
  * never set. */
 struct config_origin config_origin(const struct config *cfg, const char *key);
 
-/* --- Kafka
- * ------------------------------------------------------------------------------------------ */
+/* --- Kafka ----------------------------------------------------------------------------------- */
 
 /* NULL when there is none of that name. */
 const struct config_topic *config_topic_find(const struct config *cfg, const char *name);
@@ -251,8 +250,7 @@ bool config_topic_is_consumed(const struct config_topic *topic);
 size_t config_kafka_properties(const struct config_cluster *cluster,
                                struct kafka_property out[CONFIG_KAFKA_PROPERTIES_MAX]);
 
-/* --- command line
- * ----------------------------------------------------------------------------------- */
+/* --- command line ---------------------------------------------------------------------------- */
 
 /* `taskmill config check [FILE]`, `taskmill config print [FILE]`, `taskmill config keys`. argv
  * starts after "config". Appends what belongs on stdout and stderr; returns the exit code: 0, 1 bad
