@@ -20,8 +20,9 @@ say() {
 
 # Prints those of the named packages that are not installed.
 missing() {
-    local installed
-    installed=" $(dpkg-query -W -f='${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null |
+    local installed package
+    # dpkg-query fails if it does not know one of them: that one is missing, too.
+    installed=" $({ dpkg-query -W -f='${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null || true; } |
         sed -n 's/^ii //p' | tr '\n' ' ') "
     for package in "$@"; do
         [[ $installed == *" $package "* ]] || echo "$package"
@@ -38,7 +39,7 @@ java_is_enough() {
 # clang without its run-time libraries cannot link sanitizers; their package names clang's version.
 clang_rt_package() {
     local version
-    version=$(dpkg-query -W -f='${Depends}' clang 2>/dev/null | sed -n 's/.*clang-\([0-9]*\).*/\1/p')
+    version=$({ dpkg-query -W -f='${Depends}' clang 2>/dev/null || true; } | sed -n 's/.*clang-\([0-9]*\).*/\1/p')
     [ -n "$version" ] ||
         version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
     [ -z "$version" ] || echo "libclang-rt-$version-dev"
