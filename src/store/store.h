@@ -104,9 +104,10 @@ bool store_adopted(const struct store *store);
 /* The failure that closed the store, one line; "" if none. */
 const char *store_why(const struct store *store);
 
-/* --- load: once, after open, rows in rowid order; slices are valid during the callback. A non-zero
- * result of the callback stops and is returned.
- * ------------------------------------------------------------- */
+/* --- load ------------------------------------------------------------------------------------ */
+
+/* Once, after open, rows in rowid order; slices are valid during the callback. A non-zero result of
+ * the callback stops and is returned. */
 
 typedef int (*store_row_fn)(void *ctx, const struct store_row *row);
 int store_load_rows(struct store *store, store_row_fn each, void *ctx);
@@ -150,8 +151,7 @@ struct store_outbox {
 int store_load_outbox(struct store *store, int (*each)(void *ctx, const struct store_outbox *entry),
                       void *ctx);
 
-/* --- transaction
- * ---------------------------------------------------------------------------------------- */
+/* --- transaction ----------------------------------------------------------------------------- */
 
 int store_begin(struct store *store);
 int store_commit(struct store *store);
@@ -182,8 +182,7 @@ int store_log_read(struct store *store, const char *topic, int64_t from, size_t 
 /* low: first kept, high: next to append; high survives an empty log and a restart. */
 int store_log_bounds(struct store *store, const char *topic, int64_t *low, int64_t *high);
 
-/* --- reads at any time
- * ---------------------------------------------------------------------------------- */
+/* --- reads at any time ----------------------------------------------------------------------- */
 
 /* One reference in *out. ERR_NOT_FOUND is impossible for a live row (asserted by the caller). */
 int store_read_activation(struct store *store, int64_t rowid, struct bytes id, struct blob **out);

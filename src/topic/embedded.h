@@ -37,6 +37,8 @@ void embedded_log_free(struct embedded_log *log);
 /* Appends without a sink (Enqueue): *offset is the new record's. */
 int embedded_log_append(struct embedded_log *log, const char *topic, struct bytes payload,
                         const struct topic_header *headers, size_t header_count, int64_t *offset);
+/* To be called by the engine before each commit: writes what was appended and not delivered. */
+int embedded_log_write(struct embedded_log *log);
 /* To be called by the engine after each commit: sinks report what that commit carried. */
 void embedded_log_committed(struct embedded_log *log);
 /* True while a source has records to deliver (the engine must not sleep on credit it has). */
