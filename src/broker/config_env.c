@@ -301,8 +301,7 @@ struct config_node *config_env_value(struct bytes text, struct config_where wher
     return config_node_str(trim(text), where);
 }
 
-/* --- names
- * ------------------------------------------------------------------------------------------ */
+/* --- names ----------------------------------------------------------------------------------- */
 
 static bool has_prefix(const char *name)
 {

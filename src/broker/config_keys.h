@@ -80,8 +80,7 @@ extern const size_t config_alias_count;
 const struct config_key *config_key_find(const struct config_table *table, const char *path);
 const struct config_alias *config_alias_of(const char *path);
 
-/* --- typed values
- * ----------------------------------------------------------------------------------- */
+/* --- typed values ---------------------------------------------------------------------------- */
 
 /* Converts the node and stores it in the member of `base` that the row names; what was there is
  * freed. `label` is the whole key for messages, `type` and `max` the deprecated key's or the row's
@@ -94,15 +93,13 @@ void config_value_free(void *base, const struct config_key *key);
 /* "file.yml:3: " or "environment TASKBROKER_X: " or "". */
 void config_where_text(struct config_where where, struct buf *out);
 
-/* --- origins
- * ---------------------------------------------------------------------------------------- */
+/* --- origins --------------------------------------------------------------------------------- */
 
 void config_origins_record(struct config *cfg, const char *key, struct config_where where,
                            const char *deprecated);
 void config_origins_free(struct config_origins *origins);
 
-/* --- rules over several keys
- * ------------------------------------------------------------------------ */
+/* --- rules over several keys ----------------------------------------------------------------- */
 
 /* Fails with the place of `key` in front. */
 int config_fail(const struct config *cfg, struct err_text *why, const char *key, const char *fmt,

@@ -42,6 +42,17 @@ static bool is_plain(const char *text)
     return text[len - 1] != ':' && !(text[0] == '.' && text[1] != '/');
 }
 
+/* One character of valid UTF-8: both readers let nothing else in. */
+static uint32_t decode(const uint8_t *c, size_t *len)
+{
+    *len = c[0] < 0x80 ? 1 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
+    uint32_t code = *len == 1 ? c[0] : c[0] & (0x7fu >> *len);
+    for (size_t i = 1; i < *len; i++)
+        code = code << 6 | (c[i] & 0x3f);
+    return code;
+}
+
+/* Quoted where YAML would read something else; what YAML does not allow at all is escaped. */
 static void print_text(struct buf *out, const char *text)
 {
     if (!text) {
@@ -53,13 +64,17 @@ static void print_text(struct buf *out, const char *text)
         return;
     }
     buf_append_byte(out, '"');
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        if (*c == '"' || *c == '\\')
-            buf_printf(out, "\\%c", *c);
-        else if (*c < ' ' || *c == 0x7f)
-            buf_printf(out, "\\x%02x", *c);
+    for (const uint8_t *c = (const uint8_t *)text; *c;) {
+        size_t len;
+        uint32_t code = decode(c, &len);
+        if (code == '"' || code == '\\')
+            buf_printf(out, "\\%c", (int)code);
+        else if (code < ' ' || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 ||
+                 code == 0xfeff || code == 0xfffe || code == 0xffff)
+            buf_printf(out, "\\u%04" PRIx32, code);
         else
-            buf_append_byte(out, *c);
+            buf_append(out, c, len);
+        c += len;
     }
     buf_append_byte(out, '"');
 }
@@ -67,6 +82,7 @@ static void print_text(struct buf *out, const char *text)
 static void print_origin(struct printer *p, const char *key)
 {
     struct config_origin from = config_origin(p->cfg, key);
+    size_t start = p->out->len;
 
     if (!p->origins)
         return;
@@ -78,6 +94,10 @@ static void print_origin(struct printer *p, const char *key)
         buf_printf(p->out, "  # environment %s", from.name);
     else
         buf_printf(p->out, "  # %s:%" PRIu32, from.name, from.line);
+    /* A name with a line break in it must not end the comment. */
+    for (; start < p->out->len; start++)
+        if (p->out->ptr[start] < ' ')
+            p->out->ptr[start] = ' ';
     if (from.deprecated)
         buf_printf(p->out, " (%s)", from.deprecated);
 }
@@ -328,7 +348,7 @@ static void print_row(struct buf *out, const char *prefix, const struct config_k
     else
         buf_printf(out, " | %s | `", key->flags & CONFIG_F_REQUIRED ? "required" : "null");
     print_variable(out, buf_cstr(&path));
-    buf_printf(out, "` | %s%s |\n", key->flags & CONFIG_F_NO_EFFECT ? "No effect. " : "",
+    buf_printf(out, "` | %s%s |\n", key->flags & CONFIG_F_NO_EFFECT ? "No effect: " : "",
                key->help);
     buf_free(&path);
 }

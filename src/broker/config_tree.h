@@ -84,8 +84,7 @@ struct config_node *config_tree_merge(struct config_node *base, struct config_no
 const char *config_names_add(struct config_names *names, struct bytes name);
 void config_names_free(struct config_names *names);
 
-/* --- readers
- * ---------------------------------------------------------------------------------------- */
+/* --- readers --------------------------------------------------------------------------------- */
 
 /* One YAML document whose top is a map (or nothing at all). Duplicate keys are warned about; the
  * last one counts, as in the original. */

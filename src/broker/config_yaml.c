@@ -243,8 +243,7 @@ out_parser:
     return rv;
 }
 
-/* --- files
- * ------------------------------------------------------------------------------------------ */
+/* --- files ----------------------------------------------------------------------------------- */
 
 /* A relative path is tried in the working directory and then in each parent, as the original does.
  */

@@ -111,6 +111,35 @@ static void fill_legacy_raw(struct config *cfg, struct config_topic *topic)
     topic->raw.processing_deadline_duration = cfg->raw_processing_deadline_duration;
 }
 
+/* Tells config_origin() that the new key's value is the deprecated one's. */
+static void inherit_origin(struct config *cfg, const char *from, const char *map, const char *name,
+                           const char *path)
+{
+    const struct config_key *old = config_key_find(&config_legacy_keys, from);
+    struct config_origin is = config_origin(cfg, from);
+    struct buf key = {0};
+
+    if (is.source == CONFIG_FROM_DEFAULT || !old)
+        return;
+    buf_printf(&key, "%s.%s.%s", map, name, path);
+    config_origins_record(cfg, buf_cstr(&key), (struct config_where){is.source, is.name, is.line},
+                          old->path);
+    buf_free(&key);
+}
+
+static void inherit_cluster_origins(struct config *cfg, const char *prefix, const char *cluster)
+{
+    struct buf from = {0};
+
+    for (size_t i = 0; i < config_cluster_keys.count; i++) {
+        const char *path = config_cluster_keys.keys[i].path;
+        buf_clear(&from);
+        buf_printf(&from, "%s%s", prefix, strcmp(path, "address") == 0 ? "cluster" : path);
+        inherit_origin(cfg, buf_cstr(&from), "kafka_clusters", cluster, path);
+    }
+    buf_free(&from);
+}
+
 /* Rule 3. */
 static int build_legacy_topics(const struct normal *n, const char *main_cluster,
                                const char *deadletter_cluster)
@@ -130,6 +159,7 @@ static int build_legacy_topics(const struct normal *n, const char *main_cluster,
             cfg, n->why, "kafka_retry_topic",
             "kafka_retry_topic and kafka_deadletter_topic must differ, both are '%s'", retry);
     struct config_topic *topic = add_topic(cfg, name, main_cluster, group, false);
+    inherit_origin(cfg, "kafka_consumer_group", "kafka_topics", name, "consumer_group");
     if (n->legacy->raw_mode)
         fill_legacy_raw(cfg, topic);
     add_topic(cfg, dead, deadletter_cluster, group, true);
@@ -149,6 +179,10 @@ static int build_legacy(const struct normal *n)
     add_cluster(n->cfg, "deadletter",
                 legacy->deadletter_cluster ? legacy->deadletter_cluster : address,
                 &legacy->deadletter);
+    inherit_cluster_origins(n->cfg, "kafka_", "default");
+    if (!legacy->deadletter_cluster)
+        inherit_origin(n->cfg, "kafka_cluster", "kafka_clusters", "deadletter", "address");
+    inherit_cluster_origins(n->cfg, "kafka_deadletter_", "deadletter");
     return build_legacy_topics(n, "default", "deadletter");
 }
 
@@ -367,6 +401,7 @@ static int check_raw_topic(const struct normal *n, const struct config_topic *to
     return 0;
 }
 
+/* Fills what a topic leaves to the global keys. */
 static void fill_topics(struct config *cfg)
 {
     for (size_t i = 0; i < cfg->topic_count; i++) {
