@@ -10,7 +10,7 @@ build_packages=(
     libhiredis-dev libmicrohttpd-dev libcmocka-dev
 )
 test_packages=(
-    clang clang-tidy shellcheck
+    clang clang-format clang-tidy shellcheck
     beanstalkd redis-server nghttp2-client kcat maven python3-venv sqlite3 procps
 )
 

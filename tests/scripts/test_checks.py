@@ -38,6 +38,7 @@ class Rooms(unittest.TestCase):
     def test_the_core_is_pure(self):
         text = "#include <stdint.h>\n#include <unistd.h>\nint64_t now = clock_boot_ms();\n"
         self.assertEqual(self.problems("core", text), [2, 3])
+        self.assertEqual(self.problems("core", 'snprintf(a, 3, "x");\nprintf("x");\n'), [2])
 
     def test_includes_name_their_room(self):
         self.assertEqual(self.problems("rpc", '#include "server.h"\n'), [1])

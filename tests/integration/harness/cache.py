@@ -81,7 +81,7 @@ def kafka_jars():
 
     def make(folder):
         print(f"fetching the jars of {pom.relative_to(ROOT)}", file=sys.stderr)
-        _run(["mvn", "--quiet", "--batch-mode", "--file", pom, "dependency:copy-dependencies",
+        _run(["mvn", "--quiet", "--batch-mode", "-Dstyle.color=never", "--file", pom, "dependency:copy-dependencies",
               f"-DoutputDirectory={folder}", "-DincludeScope=runtime"], "./dev setup installs it")
         if not list(folder.glob("kafka_*.jar")):
             raise CacheError(f"{folder}: Maven left no Kafka there")
