@@ -111,11 +111,13 @@ int store_log_trim(struct store *store, const char *name, int64_t next_offset)
     int rv = store_check(store);
 
     assert(store->in_transaction || rv);
+    assert(next_offset <= OFFSET_END);
     if (rv || (rv = topic_find(store, name, &topic)) != 0)
+        return rv;
+    if (!topic && next_offset > 0 && (rv = topic_add(store, name, &topic)) != 0)
         return rv;
     if (!topic || next_offset <= topic->low)
         return 0;
-    assert(next_offset <= topic->high);
     sqlite3_stmt *stmt = sql_stmt(store, STMT_LOG_TRIM);
     if (!stmt)
         return ERR_CLOSED;
@@ -123,6 +125,8 @@ int store_log_trim(struct store *store, const char *name, int64_t next_offset)
     bind_int(stmt, 2, entry_key(topic, next_offset));
     rv = sql_run(store, stmt, "trim the log");
     topic->low = next_offset;
+    if (topic->high < next_offset)
+        topic->high = next_offset; /* records that were delivered before they were ever stored */
     topic->dirty = true;
     return rv;
 }

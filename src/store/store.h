@@ -170,7 +170,7 @@ int store_done_add(struct store *store, struct bytes id, int64_t ended_at_s);
 int store_done_delete(struct store *store, struct bytes id);
 int store_set_confirmed(struct store *store, const struct store_confirmed *confirmed);
 
-/* Embedded log (table taskmill_log). Offsets of a topic must grow; trim must not pass the end. */
+/* Embedded log (table taskmill_log). Offsets of a topic must grow; a trim past the end moves the end. */
 int store_log_append(struct store *store, const char *topic, int64_t offset, struct bytes payload,
                      const struct store_header *headers, size_t header_count);
 int store_log_trim(struct store *store, const char *topic, int64_t next_offset);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kafka through librdkafka (2.0.2 and newer) as topic_source and topic_sink. See docs and design "Topics"
- * for the traps of that version. Thread: one consumer thread per source (it serves the main queue at least
- * every 100 ms for ever), one helper thread per source for watermarks and asks, one poll thread per sink.
+ * Kafka through librdkafka (2.0.2 and newer) as topic_source and topic_sink. See docs and design
+ * "Topics" for the traps of that version. Thread: one consumer thread per source (it serves the
+ * main queue at least every 100 ms for ever), one helper thread per source for watermarks and asks,
+ * one poll thread per sink.
  */
 #ifndef TASKMILL_TOPIC_KAFKA_H
 #define TASKMILL_TOPIC_KAFKA_H
@@ -24,9 +25,9 @@ struct kafka_source_options {
     struct kafka_cluster cluster;
     const char *topic;
     const char *group;
-    const char *auto_offset_reset;   /* "earliest", "latest" */
+    const char *auto_offset_reset; /* "earliest", "latest" */
     uint32_t session_timeout_ms;
-    uint64_t prefetch_bytes;         /* kafka_prefetch_bytes, over all partitions */
+    uint64_t prefetch_bytes; /* kafka_prefetch_bytes, over all partitions */
 };
 
 /* Checks the properties; connects at start(). Strings are copied. ERR_INVALID names the property.
@@ -40,17 +41,17 @@ int64_t kafka_source_lag(struct topic_source *source, int32_t partition);
 
 struct kafka_sink_options {
     struct kafka_cluster cluster;
-    uint32_t message_max_bytes; /* message.max.bytes */
+    uint32_t message_max_bytes;   /* message.max.bytes */
     uint32_t delivery_timeout_ms; /* of one record before TOPIC_FAILED */
 };
 
-/* Idempotent, acks=all; falls back to non-idempotent with a WARN where the cluster refuses; the client is
- * recreated after a fatal error (what was open is reported TOPIC_FAILED). */
+/* Idempotent, acks=all; falls back to non-idempotent with a WARN where the cluster refuses; the
+ * client is recreated after a fatal error (what was open is reported TOPIC_FAILED). */
 int kafka_sink_new(struct topic_sink **out, const struct kafka_sink_options *options,
                    const struct topic_sink_events *events, struct err_text *why);
 
 /* Creates topics (partitions each, replication factor 1); "already exists" is success. */
-int kafka_create_topics(const struct kafka_cluster *cluster, const char *const *topics, size_t count,
-                        int32_t partitions, struct err_text *why);
+int kafka_create_topics(const struct kafka_cluster *cluster, const char *const *topics,
+                        size_t count, int32_t partitions, struct err_text *why);
 
 #endif

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Message logs behind one interface: a source is one consumed topic in one group, a sink publishes. Kafka
- * (kafka_source.h, kafka_sink.h), the embedded log (embedded.h) and the simulator's model implement it.
+ * Message logs behind one interface: a source is one consumed topic in one group, a sink publishes.
+ * Kafka (kafka_source.h, kafka_sink.h), the embedded log (embedded.h) and the simulator's model
+ * implement it.
  *
  * Who calls whom
- *   The engine owns both objects and calls their operations from the engine thread. A source answers
- *   through `struct topic_source_events`, called on the source's own thread (Kafka) or inside poll() on
- *   the engine thread (embedded, model).
+ *   The engine owns both objects and calls their operations from the engine thread. A source
+ * answers through `struct topic_source_events`, called on the source's own thread (Kafka) or inside
+ * poll() on the engine thread (embedded, model).
  *
  * Rules a source keeps
- *   - records of a partition arrive in increasing offset order between its assignment and its revoke;
+ *   - records of a partition arrive in increasing offset order between its assignment and its
+ * revoke;
  *   - it takes no more records than credit() allows: back-pressure is not polling;
- *   - before it gives a partition up it calls revoking(), waits for revoke_done() for all of them (at most
- *     the session timeout), waits for the commit in flight, commits synchronously what commit() named
- *     last, and then never names that partition again until it is assigned again;
- *   - commits: at most one per 20 ms with one in flight, at once when `urgent`, repeated with back-off until
- *     confirmed or revoked even when idle.
+ *   - before it gives a partition up it calls revoking(), waits for revoke_done() for all of them
+ * (at most the session timeout), waits for the commit in flight, commits synchronously what
+ * commit() named last, and then never names that partition again until it is assigned again;
+ *   - commits: at most one per 20 ms with one in flight, at once when `urgent`, repeated with
+ * back-off until confirmed or revoked even when idle.
  */
 #ifndef TASKMILL_TOPIC_TOPIC_H
 #define TASKMILL_TOPIC_TOPIC_H
@@ -30,9 +32,9 @@ struct topic_header {
 struct topic_record {
     int32_t partition;
     int64_t offset;
-    int64_t timestamp_ms; /* Unix; -1: none */
-    bool tombstone;       /* null payload */
-    struct bytes payload; /* borrowed until records() returns */
+    int64_t timestamp_ms;               /* Unix; -1: none */
+    bool tombstone;                     /* null payload */
+    struct bytes payload;               /* borrowed until records() returns */
     const struct topic_header *headers; /* borrowed likewise */
     size_t header_count;
 };
@@ -40,16 +42,17 @@ struct topic_record {
 /* Where a partition stands, as the log's keeper answers. */
 struct topic_position {
     int32_t partition;
-    bool assigned;           /* to this source, now */
-    int64_t start_offset;    /* assigned(): the first offset that will be delivered */
-    int64_t committed;       /* the group's committed offset (next to read); -1: none */
-    struct bytes metadata;   /* of that commit; borrowed; empty: none */
-    int64_t low, high;       /* watermarks; -1: not known */
+    bool assigned;         /* to this source, now */
+    int64_t start_offset;  /* assigned(): the first offset that will be delivered */
+    int64_t committed;     /* the group's committed offset (next to read); -1: none */
+    struct bytes metadata; /* of that commit; borrowed; empty: none */
+    int64_t low, high;     /* watermarks; -1: not known */
 };
 
 struct topic_source_events {
     void *ctx;
-    /* How many records may be delivered now; they count as taken. Called before a fetch from a queue. */
+    /* How many records may be delivered now; they count as taken. Called before a fetch from a
+     * queue. */
     size_t (*credit)(void *ctx, size_t wanted);
     /* Gives back what was taken and not used. */
     void (*credit_return)(void *ctx, size_t unused);
@@ -70,8 +73,8 @@ struct topic_source;
 struct topic_source_ops {
     int (*start)(struct topic_source *source, const struct topic_source_events *events,
                  struct err_text *why);
-    /* Everything below next_offset is durable here; the commit carries `metadata` (copied). A later call
-     * replaces an earlier one. urgent: an at-most-once row waits for this commit. */
+    /* Everything below next_offset is durable here; the commit carries `metadata` (copied). A later
+     * call replaces an earlier one. urgent: an at-most-once row waits for this commit. */
     void (*commit)(struct topic_source *source, int32_t partition, int64_t next_offset,
                    struct bytes metadata, bool urgent);
     /* Asks where a partition stands, assigned or not; answered() follows, later, once. */
@@ -82,7 +85,8 @@ struct topic_source_ops {
     void (*wake)(struct topic_source *source);
     /* In-thread sources only (else NULL): deliver what is due; called once per engine turn. */
     void (*poll)(struct topic_source *source);
-    /* Leaves the group after final commits (at most timeout_ms), joins its threads. No event after it. */
+    /* Leaves the group after final commits (at most timeout_ms), joins its threads. No event after
+     * it. */
     void (*stop)(struct topic_source *source, uint32_t timeout_ms);
     void (*destroy)(struct topic_source *source);
 };
@@ -107,8 +111,9 @@ struct topic_sink_events {
 struct topic_sink;
 
 struct topic_sink_ops {
-    /* Takes its own copy (or a reference to `payload`). 0: delivered() will follow. ERR_FULL: the local
-     * queue is full, try after the next delivery; ERR_TOO_LARGE and others: never accepted. */
+    /* Takes its own copy (or a reference to `payload`). 0: delivered() will follow. ERR_FULL: the
+     * local queue is full, try after the next delivery; ERR_TOO_LARGE and others: never accepted.
+     */
     int (*produce)(struct topic_sink *sink, const char *topic, struct blob *payload,
                    const struct topic_header *headers, size_t header_count, void *opaque,
                    const char **why);
