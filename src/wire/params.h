@@ -47,7 +47,8 @@ struct msgpack_reader {
 
 /* One value head; containers announce their children. 0 or ERR_MALFORMED. */
 int msgpack_read(struct msgpack_reader *reader, struct msgpack_value *value, const char **why);
-/* Skips one whole value (iteratively, depth <= PARAMS_DEPTH_MAX). */
+/* Skips one whole value (iteratively, depth <= PARAMS_DEPTH_MAX). Keys of maps must be STR or BIN:
+ * the Python worker reads no others. */
 int msgpack_skip(struct msgpack_reader *reader, const char **why);
 
 /* Shortest encodings, as msgpack-python writes them. */
@@ -62,12 +63,14 @@ void msgpack_put_array(struct buf *out, uint32_t count);
 void msgpack_put_map(struct buf *out, uint32_t count);
 
 /* Finds args (array) and kwargs (map with string keys) in a packed parameters value; each slice is
- * the packed container, empty when the key is missing. Empty input is ERR_MALFORMED, as in the
- * Python worker. */
+ * the packed container, empty when the key is missing. The whole value is checked, and accepted as
+ * the Python worker accepts it: nothing may follow, other keys are ignored, the last duplicate
+ * wins, empty input is ERR_MALFORMED. */
 int params_open(struct bytes packed, struct bytes *args, struct bytes *kwargs, const char **why);
 
 /* {"args": [...], "kwargs": {...}} as compact JSON text appended to out, and back. `json` may hold
- * other keys, which are ignored. ERR_MALFORMED, ERR_UNSUPPORTED (ext type, non-string map key). */
+ * other keys, which are ignored. ERR_MALFORMED, ERR_UNSUPPORTED (ext type, map key of type BIN). On
+ * failure nothing is appended. */
 int params_to_json(struct bytes packed, struct buf *out, const char **why);
 int params_from_json(struct bytes json, struct buf *packed, const char **why);
 

@@ -16,6 +16,8 @@
 #include "wire/activation.h"
 #include "wire/consumer.h"
 
+#include "oracle_io.h"
+
 enum kind { KIND_ACTIVATION, KIND_SET_STATUS, KIND_SET_BATCH, KIND_FILTER, KIND_ENQUEUE };
 
 enum edit_flag {
@@ -42,26 +44,6 @@ struct headers {
     struct activation_header list[HEADERS_MAX];
     size_t count;
 };
-
-/* All input there is. */
-static struct buf read_all(FILE *in)
-{
-    struct buf all = {0};
-    size_t got;
-    do {
-        buf_reserve(&all, 1 << 20);
-        got = fread(all.ptr + all.len, 1, all.cap - all.len, in);
-        all.len += got;
-    } while (got > 0);
-    return all;
-}
-
-static void put_block(struct buf *out, const struct buf *content)
-{
-    uint32_t len = (uint32_t)content->len;
-    buf_append(out, &len, sizeof(len));
-    buf_append(out, content->ptr, content->len);
-}
 
 static void remember_header(void *ctx, struct bytes key, struct bytes value)
 {
@@ -206,7 +188,7 @@ int main(void)
         assert(in.len - at >= (size_t)head.new_id_len + head.message_len);
         answer_copy(&head, bytes_of(in.ptr + at, in.len - at), &out);
     }
-    bool written = fwrite(out.ptr, 1, out.len, stdout) == out.len && fflush(stdout) == 0;
+    bool written = write_all(stdout, &out);
     buf_free(&in);
     buf_free(&out);
     return written ? 0 : 1;
