@@ -63,6 +63,10 @@ int kafka_create_topics(const struct kafka_cluster *cluster, const char *const *
     rd_kafka_conf_t *conf;
     rd_kafka_t *rk = NULL;
 
+    if (count == 0) {
+        mem_free(fresh);
+        return 0;
+    }
     int rv = new_topics(fresh, topics, count, partitions, why);
     if (!rv)
         rv = kafka_conf_new(&conf, cluster, why);
