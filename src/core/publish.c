@@ -37,11 +37,11 @@ void publish_park(struct inflight *inflight, struct task *task)
 
 static int64_t backoff_ms(const struct inflight_config *config, uint32_t failures)
 {
-    int64_t wait_ms = config->publish_backoff_ms;
+    int64_t wait_ms = config->publish_backoff_ms, max_ms = config->publish_backoff_max_ms;
 
-    while (--failures > 0 && wait_ms < config->publish_backoff_max_ms)
+    while (--failures > 0 && wait_ms <= max_ms / 2)
         wait_ms *= 2;
-    return wait_ms < config->publish_backoff_max_ms ? wait_ms : config->publish_backoff_max_ms;
+    return failures > 0 ? max_ms : wait_ms;
 }
 
 static void delivered(struct inflight *inflight, struct task *task)
