@@ -105,30 +105,37 @@ int store_log_append(struct store *store, const char *name, int64_t offset, stru
     return rv;
 }
 
+static int records_delete(struct store *store, const struct log_topic *topic, int64_t end)
+{
+    sqlite3_stmt *stmt = sql_stmt(store, STMT_LOG_TRIM);
+
+    if (!stmt)
+        return ERR_CLOSED;
+    bind_int(stmt, 1, entry_key(topic, topic->low));
+    bind_int(stmt, 2, entry_key(topic, end));
+    return sql_run(store, stmt, "trim the log");
+}
+
 int store_log_trim(struct store *store, const char *name, int64_t next_offset)
 {
     struct log_topic *topic;
     int rv = store_check(store);
 
     assert(store->in_transaction || rv);
-    assert(next_offset <= OFFSET_END);
     if (rv || (rv = topic_find(store, name, &topic)) != 0)
         return rv;
-    if (!topic && next_offset > 0 && (rv = topic_add(store, name, &topic)) != 0)
+    if (!topic && (next_offset <= 0 || (rv = topic_add(store, name, &topic)) != 0))
         return rv;
-    if (!topic || next_offset <= topic->low)
+    if (next_offset <= topic->low)
         return 0;
-    sqlite3_stmt *stmt = sql_stmt(store, STMT_LOG_TRIM);
-    if (!stmt)
-        return ERR_CLOSED;
-    bind_int(stmt, 1, entry_key(topic, topic->low));
-    bind_int(stmt, 2, entry_key(topic, next_offset));
-    rv = sql_run(store, stmt, "trim the log");
+    rv = records_delete(store, topic, next_offset < topic->high ? next_offset : topic->high);
+    if (rv)
+        return rv;
     topic->low = next_offset;
     if (topic->high < next_offset)
-        topic->high = next_offset; /* records that were delivered before they were ever stored */
+        topic->high = next_offset;
     topic->dirty = true;
-    return rv;
+    return 0;
 }
 
 int store_log_read(struct store *store, const char *name, int64_t from, size_t max,

@@ -208,6 +208,12 @@ void store_close(struct store *store)
     store_free(store);
 }
 
+void store_abandon(struct store *store)
+{
+    if (store)
+        store_free(store);
+}
+
 const char *store_id(const struct store *store)
 {
     return store->id;

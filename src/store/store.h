@@ -95,6 +95,8 @@ struct store_options {
 int store_open(struct store **out, const struct store_options *options, struct err_text *why);
 /* Restores the original's index when that takes under a second, checkpoints, closes, unlocks. */
 void store_close(struct store *store);
+/* Closes as a kill would: nothing is written or synced, an open transaction is gone. */
+void store_abandon(struct store *store);
 /* The 16 lower-case hex digits that name this file's owner lists (design "At-most-once"): made at
  * first open from random bytes and kept in the file. */
 const char *store_id(const struct store *store);
@@ -170,7 +172,8 @@ int store_done_add(struct store *store, struct bytes id, int64_t ended_at_s);
 int store_done_delete(struct store *store, struct bytes id);
 int store_set_confirmed(struct store *store, const struct store_confirmed *confirmed);
 
-/* Embedded log (table taskmill_log). Offsets of a topic must grow; a trim past the end moves the end. */
+/* Embedded log (table taskmill_log). Offsets of a topic must grow; a trim past the end moves the
+ * end. */
 int store_log_append(struct store *store, const char *topic, int64_t offset, struct bytes payload,
                      const struct store_header *headers, size_t header_count);
 int store_log_trim(struct store *store, const char *topic, int64_t next_offset);

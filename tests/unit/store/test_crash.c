@@ -73,7 +73,7 @@ static struct store *open_image(struct run *run, struct crash_vfs *vfs, struct b
     if (store_integrity_check(store) == 0 && model_print_store(store, content) == 0)
         return store;
     complain(run, "image is damaged", store_why(store));
-    store_close(store);
+    store_abandon(store);
     return NULL;
 }
 
@@ -104,7 +104,7 @@ static void cut_after_open(struct run *run, struct crash_vfs *vfs, struct buf *d
         complain_difference(run, "a power cut took back what an open had delivered", &content,
                             delivered);
     run->images++;
-    store_close(store);
+    store_abandon(store);
     crash_vfs_free(later);
     buf_free(&content);
 }
@@ -140,7 +140,7 @@ static void check_nested(struct run *run, struct nested *nested, enum crash_mode
         complain_difference(run, "a crash during recovery changed the content", &content, expected);
     run->images++;
     run->nested++;
-    store_close(store);
+    store_abandon(store);
     crash_vfs_free(nested->image);
     buf_free(&content);
 }
@@ -164,7 +164,7 @@ static void check_image(struct run *run, enum crash_mode mode, uint64_t seed)
         check_nested(run, &nested, mode, &content);
     else
         crash_vfs_free(nested.image);
-    store_close(store);
+    store_abandon(store);
     crash_vfs_free(vfs);
     buf_free(&content);
 }
@@ -225,7 +225,10 @@ static void reopen(struct run *run)
     struct err_text why = {""};
     const struct store_options options = options_for(run->vfs);
 
-    store_close(run->store);
+    if (model_random(&run->model) % 2)
+        store_close(run->store);
+    else
+        store_abandon(run->store);
     run->store = NULL;
     if (store_open(&run->store, &options, &why) != 0)
         complain(run, "does not open again", why.s);
