@@ -9,6 +9,7 @@
 
 /* What a node says, before it is stored; which members count depends on the type. */
 struct scalar {
+    bool none;
     bool boolean;
     uint64_t u;
     int64_t i;
@@ -244,9 +245,10 @@ static int read_scalar(const struct task *t, struct scalar *out)
     }
 }
 
-static uint64_t cut(uint64_t value, uint64_t max)
+/* An absent value stays CONFIG_NONE, the same number written by somebody does not. */
+static uint64_t cut(const struct scalar *v, uint64_t max)
 {
-    return value == CONFIG_NONE || value <= max ? value : max;
+    return v->none || v->u <= max ? v->u : max;
 }
 
 /* `type` is the row's: it names the member. */
@@ -273,11 +275,11 @@ static void store_scalar(void *member, enum config_type type, const struct scala
         memcpy(member, &(unsigned){(unsigned)v->u}, sizeof(unsigned));
         break;
     case CONFIG_T_SEC:
-        *(uint64_t *)member = cut(v->u, CONFIG_TIME_MAX_MS / 1000);
+        *(uint64_t *)member = cut(v, CONFIG_TIME_MAX_MS / 1000);
         break;
     case CONFIG_T_MS:
     case CONFIG_T_DUR:
-        *(uint64_t *)member = cut(v->u, CONFIG_TIME_MAX_MS);
+        *(uint64_t *)member = cut(v, CONFIG_TIME_MAX_MS);
         break;
     default:
         *(uint64_t *)member = v->u;
@@ -316,7 +318,7 @@ void config_value_free(void *base, const struct config_key *key)
 
 static void store_nothing(void *base, const struct config_key *key)
 {
-    struct scalar none = {.u = key->type == CONFIG_T_U32 ? 0 : CONFIG_NONE};
+    struct scalar none = {.none = true, .u = key->type == CONFIG_T_U32 ? 0 : CONFIG_NONE};
 
     config_value_free(base, key);
     if (key->type != CONFIG_T_STR && key->type != CONFIG_T_LIST && key->type != CONFIG_T_MAP)
