@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* INV-15: files of the original open, load, and can be given back; ours look like its own. */
+#include "fixture.h"
+
+#include <jansson.h>
+
+#define FIXTURES "/original-26.7"
+
+static void copy_file(const char *from, const char *to)
+{
+    uint8_t block[4096];
+    size_t len;
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+
+    assert_non_null(in);
+    assert_non_null(out);
+    while ((len = fread(block, 1, sizeof block, in)) > 0)
+        assert_int_equal(fwrite(block, 1, len, out), len);
+    fclose(in);
+    assert_int_equal(fclose(out), 0);
+}
+
+static const char *fixture_file(const char *name)
+{
+    static char path[512];
+    const char *root = getenv("TASKMILL_FIXTURES");
+
+    assert_non_null(root);
+    snprintf(path, sizeof path, "%s" FIXTURES "/%s", root, name);
+    return path;
+}
+
+/* Closes the store of the fixture and puts a file of the original in its place. */
+static void use_original(struct fixture *f, const char *name)
+{
+    char from[600], to[400];
+    static const char *const endings[] = {"-wal", "-shm"};
+
+    store_close(f->store);
+    f->store = NULL;
+    copy_file(fixture_file(name), f->path);
+    for (int i = 0; i < 2; i++) {
+        snprintf(to, sizeof to, "%s%s", f->path, endings[i]);
+        unlink(to);
+        snprintf(from, sizeof from, "%s%s", fixture_file(name), endings[i]);
+        if (access(from, R_OK) == 0)
+            copy_file(from, to);
+    }
+}
+
+static void assert_optional(json_t *row, const char *key, int64_t actual)
+{
+    json_t *value = json_object_get(row, key);
+
+    if (json_is_null(value))
+        assert_int_equal(actual, STORE_NULL);
+    else
+        assert_int_equal(actual, json_integer_value(value));
+}
+
+static void assert_text(json_t *row, const char *key, struct bytes actual)
+{
+    assert_true(bytes_equal_str(actual, json_string_value(json_object_get(row, key))));
+}
+
+static void assert_row(json_t *expected, const struct store_row *row)
+{
+    static const char *const names[] = {"Pending", "Delay",   "Claimed", "Processing",
+                                        "Retry",   "Failure", "Complete"};
+
+    assert_text(expected, "id", row->id);
+    assert_text(expected, "status", bytes_str(names[row->status]));
+    assert_true(row->has_namespace);
+    assert_text(expected, "namespace", row->namespace);
+    assert_text(expected, "application", row->application);
+    assert_optional(expected, "processing_attempts", row->processing_attempts);
+    assert_optional(expected, "expires_at", row->expires_at_s);
+    assert_optional(expected, "delay_until", row->delay_until_s);
+    assert_optional(expected, "processing_deadline", row->processing_deadline_s);
+    assert_optional(expected, "at_most_once", row->at_most_once);
+    assert_optional(expected, "on_attempts_exceeded", row->on_attempts_exceeded);
+    assert_optional(expected, "bucket", row->bucket);
+    assert_int_equal(row->source, STORE_NULL);
+    assert_int_equal(row->due_ms, STORE_NULL);
+    assert_true(row->activation_len > 0);
+}
+
+static void assert_expected_rows(struct store *store)
+{
+    struct fixture_rows all;
+    json_t *expected = json_load_file(fixture_file("rows.json"), 0, NULL);
+
+    fixture_load(store, &all);
+    assert_int_equal(all.count, json_array_size(expected));
+    for (size_t i = 0; i < all.count; i++)
+        assert_row(json_array_get(expected, i), &all.rows[i]);
+    json_decref(expected);
+    fixture_rows_free(&all);
+}
+
+/* What the original's library wants to see before it uses a file. */
+static void assert_is_the_originals(const char *path)
+{
+    assert_int_equal(fixture_foreign_int(path,
+                                         "SELECT count(*) FROM _sqlx_migrations WHERE success "
+                                         "AND length(checksum) = 48 AND version BETWEEN 1 "
+                                         "AND 6"),
+                     6);
+    assert_int_equal(
+        fixture_foreign_int(path, "SELECT count(*) FROM _sqlx_migrations WHERE version = 6 AND "
+                                  "description = 'add claim expires at' AND hex(checksum) LIKE "
+                                  "'54C2F44F%592A25' AND typeof(installed_on) = 'text'"),
+        1);
+    /* Its 19 columns come first and in order. */
+    assert_int_equal(
+        fixture_foreign_int(path, "SELECT group_concat(name) = 'id,activation,partition,offset,"
+                                  "added_at,processing_attempts,expires_at,"
+                                  "processing_deadline_duration,processing_deadline,status,"
+                                  "at_most_once,namespace,delay_until,on_attempts_exceeded,"
+                                  "received_at,taskname,application,bucket,claim_expires_at' "
+                                  "FROM (SELECT name FROM pragma_table_info("
+                                  "'inflight_taskactivations') WHERE cid < 19 ORDER BY cid)"),
+        1);
+    assert_int_equal(fixture_foreign_int(path, "SELECT count(*) FROM sqlite_schema WHERE name = "
+                                               "'idx_pending_activation'"),
+                     1);
+    /* It never names our columns: a row must be complete without them. */
+    assert_int_equal(fixture_foreign_int(path, "SELECT count(*) FROM pragma_table_info("
+                                               "'inflight_taskactivations') WHERE cid >= 19 AND "
+                                               "\"notnull\""),
+                     0);
+}
+
+static void clean_file_of_the_original_opens(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+
+    use_original(f, "clean.sqlite");
+    f->store = fixture_open_path(f->path);
+    assert_true(store_adopted(f->store));
+    assert_expected_rows(f->store);
+    assert_int_equal(store_integrity_check(f->store), 0);
+    fixture_reopen(f);
+    assert_false(store_adopted(f->store));
+    assert_expected_rows(f->store);
+    store_close(f->store);
+    f->store = NULL;
+    assert_is_the_originals(f->path);
+}
+
+static void file_with_a_hot_wal_opens(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+
+    use_original(f, "hot/hot.sqlite");
+    f->store = fixture_open_path(f->path);
+    assert_true(store_adopted(f->store));
+    assert_expected_rows(f->store);
+    assert_int_equal(store_integrity_check(f->store), 0);
+}
+
+static void new_file_looks_like_the_originals(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+
+    assert_false(store_adopted(f->store));
+    assert_int_equal(fixture_foreign_int(f->path, "PRAGMA auto_vacuum"), 2);
+    assert_int_equal(fixture_foreign_int(f->path, "PRAGMA page_size"), 4096);
+    assert_int_equal(fixture_foreign_int(f->path, "SELECT count(*) FROM sqlite_schema WHERE name = "
+                                                  "'idx_pending_activation'"),
+                     0);
+    store_close(f->store);
+    f->store = NULL;
+    assert_is_the_originals(f->path);
+    /* What the original writes next. */
+    assert_int_equal(fixture_foreign_sql(f->path, "INSERT INTO inflight_taskactivations (id, "
+                                                  "activation, partition, offset, added_at, "
+                                                  "processing_attempts, "
+                                                  "processing_deadline_duration, status) VALUES "
+                                                  "('x', x'00', 0, 0, 1, 0, 30, 'Pending')"),
+                     SQLITE_OK);
+    f->store = fixture_open_path(f->path);
+    assert_int_equal(store_next_rowid(f->store), 2);
+}
+
+/* A file as the original's release with that many migrations left it. */
+static void older_file(const char *path, int migrations)
+{
+    static const char *const undo[] = {
+        "DROP TABLE inflight_taskactivations",
+        "ALTER TABLE inflight_taskactivations DROP COLUMN delay_until",
+        "ALTER TABLE inflight_taskactivations DROP COLUMN on_attempts_exceeded;"
+        "ALTER TABLE inflight_taskactivations DROP COLUMN received_at;"
+        "ALTER TABLE inflight_taskactivations DROP COLUMN taskname",
+        "ALTER TABLE inflight_taskactivations DROP COLUMN application",
+        "ALTER TABLE inflight_taskactivations DROP COLUMN bucket",
+        "ALTER TABLE inflight_taskactivations DROP COLUMN claim_expires_at",
+    };
+    char sql[100];
+
+    for (int version = 6; version > migrations; version--) {
+        assert_int_equal(fixture_foreign_sql(path, undo[version - 1]), SQLITE_OK);
+        snprintf(sql, sizeof sql, "DELETE FROM _sqlx_migrations WHERE version = %d", version);
+        assert_int_equal(fixture_foreign_sql(path, sql), SQLITE_OK);
+    }
+}
+
+static void files_of_older_releases_are_brought_up(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+
+    for (int migrations = 0; migrations <= 6; migrations++) {
+        use_original(f, "clean.sqlite");
+        older_file(f->path, migrations);
+        f->store = fixture_open_path(f->path);
+        assert_true(store_adopted(f->store));
+        assert_int_equal(store_next_rowid(f->store), migrations ? 24 : 1);
+        store_close(f->store);
+        f->store = NULL;
+        assert_is_the_originals(f->path);
+        assert_int_equal(fixture_foreign_int(f->path,
+                                             "SELECT count(*) FROM inflight_taskactivations WHERE "
+                                             "bucket IS NOT NULL AND application IS NOT NULL"),
+                         migrations ? 23 : 0);
+    }
+}
+
+static void assert_refused(struct fixture *f, int code, const char *text)
+{
+    struct err_text why = {""};
+    const struct store_options options = {.path = f->path, .lock_wait_ms = 1};
+
+    assert_int_equal(store_open(&f->store, &options, &why), code);
+    f->store = NULL;
+    assert_non_null(strstr(why.s, f->path));
+    if (!strstr(why.s, text))
+        fail_msg("\"%s\" does not say \"%s\"", why.s, text);
+}
+
+static void foreign_migrations_are_refused(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+
+    use_original(f, "clean.sqlite");
+    fixture_foreign_sql(f->path,
+                        "INSERT INTO _sqlx_migrations VALUES (7, 'new', 'now', 1, x'00', 1)");
+    assert_refused(f, ERR_UNSUPPORTED, "newer taskbroker");
+    use_original(f, "clean.sqlite");
+    fixture_foreign_sql(f->path, "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 3");
+    assert_refused(f, ERR_UNSUPPORTED, "migration 3");
+    use_original(f, "clean.sqlite");
+    fixture_foreign_sql(f->path, "UPDATE _sqlx_migrations SET success = 0 WHERE version = 6");
+    assert_refused(f, ERR_CORRUPT, "half done");
+    use_original(f, "clean.sqlite");
+    fixture_foreign_sql(f->path, "DROP TABLE _sqlx_migrations");
+    assert_refused(f, ERR_INVALID, "another program");
+}
+
+static void newer_format_of_ours_is_refused(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+
+    store_close(f->store);
+    fixture_foreign_sql(f->path, "UPDATE taskmill_meta SET value = 2 WHERE key = 'format'");
+    assert_refused(f, ERR_UNSUPPORTED, "format 2");
+    fixture_foreign_sql(f->path, "UPDATE taskmill_meta SET value = 1 WHERE key = 'format';"
+                                 "UPDATE taskmill_meta SET value = 'xyz' WHERE key = 'store_id'");
+    assert_refused(f, ERR_CORRUPT, "store_id");
+}
+
+static void store_id_is_made_once(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+    char id[17];
+
+    assert_int_equal(strlen(store_id(f->store)), 16);
+    assert_int_equal(strspn(store_id(f->store), "0123456789abcdef"), 16);
+    memcpy(id, store_id(f->store), sizeof id);
+    fixture_reopen(f);
+    assert_string_equal(store_id(f->store), id);
+}
+
+/* A foreign file is never refused for one row. */
+static void bad_rows_are_delivered(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+    struct fixture_rows all;
+
+    use_original(f, "clean.sqlite");
+    fixture_foreign_sql(f->path, "DELETE FROM inflight_taskactivations WHERE rowid > 3;"
+                                 "UPDATE inflight_taskactivations SET namespace = NULL WHERE rowid "
+                                 "= 1;"
+                                 "UPDATE inflight_taskactivations SET status = 'pending' WHERE "
+                                 "rowid = 2;"
+                                 "UPDATE inflight_taskactivations SET status = '', id = '' WHERE "
+                                 "rowid = 3");
+    f->store = fixture_open_path(f->path);
+    fixture_load(f->store, &all);
+    assert_int_equal(all.count, 3);
+    assert_false(all.rows[0].has_namespace);
+    assert_int_equal(all.rows[0].status, STORE_PENDING);
+    assert_true(all.rows[1].has_namespace);
+    assert_int_equal(all.rows[1].status, STORE_STATUS_UNKNOWN);
+    assert_int_equal(all.rows[2].status, STORE_STATUS_UNKNOWN);
+    assert_int_equal(all.rows[2].id.len, 0);
+    fixture_rows_free(&all);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(clean_file_of_the_original_opens),
+        TEST(file_with_a_hot_wal_opens),
+        TEST(new_file_looks_like_the_originals),
+        TEST(files_of_older_releases_are_brought_up),
+        TEST(foreign_migrations_are_refused),
+        TEST(newer_format_of_ours_is_refused),
+        TEST(store_id_is_made_once),
+        TEST(bad_rows_are_delivered),
+    };
+
+    return cmocka_run_group_tests_name("store/schema", tests, NULL, NULL);
+}
