@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How activations leave a program: through a broker's Enqueue or to Kafka. Thread-safe. */
+#ifndef TASKMILL_CLIENT_DISPATCH_H
+#define TASKMILL_CLIENT_DISPATCH_H
+
+#include "base/bytes.h"
+#include "client/registry.h"
+
+struct dispatch_item {
+    struct blob *activation;
+    char *topic; /* NULL: the broker's default */
+};
+
+/* Sends to where the app says; connects at the first call. *accepted items from the front are
+ * durable (or, without wait, in Kafka's local queue). On failure taskmill_last_error() says why. */
+int dispatch_items(struct taskmill_app *app, const struct dispatch_item *items, size_t count,
+                   bool wait, size_t *accepted);
+
+/* Does this app send to Kafka? False when the destination is not known. */
+bool dispatch_to_kafka(const struct taskmill_app *app);
+
+/* Where an app sends that names no destination, nor does the environment. */
+void dispatch_default_broker(struct taskmill_app *app, const char *broker, const char *secret);
+
+void dispatch_close(struct dispatcher *dispatcher);
+
+/* The secret that signs: text as it is, or the first of a JSON array of them. NULL in: NULL. An
+ * empty array or text: NULL. ERR_MALFORMED if it starts like an array and is none. Owned by the
+ * caller. */
+int dispatch_secret(const char *text, char **secret);
+
+#endif
