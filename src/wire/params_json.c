@@ -465,14 +465,14 @@ static int put_packed_params(json_t *root, struct buf *packed, const char **why)
     msgpack_put_str(packed, bytes_str("args"));
     int rv = 0;
     if (args)
-        rv = put_packed_array(args, 1, packed, why);
+        rv = put_packed_array(args, 0, packed, why);
     else
         msgpack_put_array(packed, 0);
     if (rv < 0)
         return rv;
     msgpack_put_str(packed, bytes_str("kwargs"));
     if (kwargs)
-        return put_packed_object(kwargs, 1, packed, why);
+        return put_packed_object(kwargs, 0, packed, why);
     msgpack_put_map(packed, 0);
     return 0;
 }
