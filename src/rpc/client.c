@@ -164,7 +164,7 @@ static char *make_authority(const char *host, uint16_t port)
     char text[300];
     bool is_v6 = strchr(host, ':') != NULL;
 
-    snprintf(text, sizeof(text), is_v6 ? "[%s]:%u" : "%s:%u", host, port);
+    (void)snprintf(text, sizeof(text), is_v6 ? "[%s]:%u" : "%s:%u", host, port);
     return mem_strdup(text);
 }
 
@@ -337,7 +337,7 @@ static void wake(void *ctx, const struct rpc_result *result)
     waiter->is_done = true;
     waiter->is_local = result->is_local;
     waiter->status = result->status;
-    snprintf(waiter->message, sizeof(waiter->message), "%s", result->message);
+    (void)snprintf(waiter->message, sizeof(waiter->message), "%s", result->message);
     if (waiter->body)
         buf_append(waiter->body, result->body.ptr, result->body.len);
 }

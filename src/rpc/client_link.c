@@ -245,7 +245,7 @@ void client_link_lose(struct rpc_client *client, const char *why)
     struct list lost;
     char text[sizeof(client->why)];
 
-    snprintf(text, sizeof(text), "%s", why); /* `why` may be the client's own, and change */
+    (void)snprintf(text, sizeof(text), "%s", why); /* `why` may be the client's own, and change */
     forget_socket(client);
     nghttp2_session_del(client->session);
     client->session = NULL;
@@ -265,7 +265,7 @@ static void fail_connect(struct rpc_client *client)
     struct list lost;
     char text[sizeof(client->why)];
 
-    snprintf(text, sizeof(text), "%s", client->why);
+    (void)snprintf(text, sizeof(text), "%s", client->why);
     client_link_lose(client, text);
     move_all(&lost, &client->waiting);
     end_all(client, &lost, text);
@@ -303,7 +303,7 @@ static void connected(struct rpc_client *client)
 
 static void note_failure(struct rpc_client *client, int error)
 {
-    snprintf(client->why, sizeof(client->why), "cannot connect: %s", strerror(error));
+    (void)snprintf(client->why, sizeof(client->why), "cannot connect: %s", strerror(error));
 }
 
 /* Tries addresses until one is on its way or connected. */
@@ -336,12 +336,13 @@ static void start_connect(struct rpc_client *client)
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     char port[8];
 
-    snprintf(port, sizeof(port), "%u", client->port);
+    (void)snprintf(port, sizeof(port), "%u", client->port);
     client->connect_deadline_ms = clock_add(client->now_ms, client->connect_timeout_ms);
     int rv = getaddrinfo(client->host, port, &hints, &client->addresses);
     if (rv != 0) {
         client->addresses = NULL;
-        snprintf(client->why, sizeof(client->why), "cannot resolve the name: %s", gai_strerror(rv));
+        (void)snprintf(client->why, sizeof(client->why), "cannot resolve the name: %s",
+                       gai_strerror(rv));
         fail_connect(client);
         return;
     }
@@ -358,8 +359,8 @@ static void check_connect(struct rpc_client *client)
     if (poll(&pollfd, 1, 0) <= 0) {
         if (client->now_ms < client->connect_deadline_ms)
             return;
-        snprintf(client->why, sizeof(client->why), "cannot connect: no answer in %u ms",
-                 client->connect_timeout_ms);
+        (void)snprintf(client->why, sizeof(client->why), "cannot connect: no answer in %u ms",
+                       client->connect_timeout_ms);
         fail_connect(client);
         return;
     }

@@ -322,7 +322,7 @@ int rpc_server_start(struct rpc_server *server, struct err_text *why)
             return err_set(why, ERR_SYSTEM, "rpc thread %u: %s", i, strerror(error));
         }
         char name[16];
-        snprintf(name, sizeof(name), "rpc-%u", i);
+        (void)snprintf(name, sizeof(name), "rpc-%u", i);
         pthread_setname_np(thread->id, name);
         thread->is_running = true;
     }

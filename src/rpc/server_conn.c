@@ -367,9 +367,10 @@ static void refuse_too_large(struct rpc_call *call)
 {
     char text[128];
 
-    snprintf(text, sizeof(text),
-             "Error, decoded message length too large: found %u bytes, the limit is: %u bytes",
-             call->request.want_len, call->thread->server->limits.message_bytes);
+    (void)snprintf(
+        text, sizeof(text),
+        "Error, decoded message length too large: found %u bytes, the limit is: %u bytes",
+        call->request.want_len, call->thread->server->limits.message_bytes);
     call_refuse(call, GRPC_OUT_OF_RANGE, text);
 }
 

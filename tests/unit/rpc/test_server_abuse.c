@@ -3,6 +3,8 @@
  * After each the server still serves an honest client. */
 #include "peer.h"
 
+#include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 struct scene {
@@ -492,6 +494,30 @@ static void connections_are_bounded(void **state)
     leave(&scene);
 }
 
+/* Whoever comes while there is no descriptor waits in the kernel's queue and is served later. */
+static void running_out_of_descriptors_only_delays(void **state)
+{
+    (void)state;
+    struct fixture *f = fixture_new(NULL, NULL, 1);
+    struct scene scene = {.fixture = f};
+    struct rlimit before, tight;
+    struct peer_frame frame = {0};
+
+    int lowest_free = dup(STDERR_FILENO);
+    close(lowest_free);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    tight = before;
+    tight.rlim_cur = (rlim_t)lowest_free + 1; /* one more: the peer's own */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
+    scene.peer = peer_new(rpc_server_port(f->server));
+    struct pollfd pollfd = {.fd = scene.peer->fd, .events = POLLIN};
+    int ready = poll(&pollfd, 1, 150);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(ready, 0);
+    assert_true(peer_read(scene.peer, &frame)); /* the server's SETTINGS */
+    leave(&scene);
+}
+
 static void streams_are_bounded(void **state)
 {
     (void)state;
@@ -564,6 +590,7 @@ int main(void)
         cmocka_unit_test(replies_for_a_slow_peer_are_bounded),
         cmocka_unit_test(idle_connections_are_told_to_go),
         cmocka_unit_test(connections_are_bounded),
+        cmocka_unit_test(running_out_of_descriptors_only_delays),
         cmocka_unit_test(streams_are_bounded),
         cmocka_unit_test(held_calls_of_dead_streams_are_bounded),
     };
