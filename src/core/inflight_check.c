@@ -58,8 +58,9 @@ static void check_task(const struct inflight *inflight, const struct task *task)
 {
     assert(task->end == TASK_LIVE && task->state < TASK_STATES);
     assert(inflight_find(inflight, task_id(task)) == task);
-    assert(heap_contains(&task->ready) == must_be_ready(task));
-    assert(!heap_contains(&task->ready) || task->ready.key == task->rowid);
+    assert(queues_is_ready(task) == must_be_ready(task));
+    assert(!list_linked(&task->line) || !heap_contains(&task->back));
+    assert(!heap_contains(&task->back) || task->back.key == task->rowid);
     assert(list_linked(&task->waiting) == must_wait(task));
     assert(task->stored || list_linked(&task->changed));
     assert(!task->parked || task->state == TASK_FAILURE);
@@ -145,22 +146,43 @@ static size_t check_claim_queue(const struct claim_queue *queue)
     return queue->held.count;
 }
 
-/* `node` stands for `own` in the heap above. */
-static void check_head(const struct heap_node *node, const struct heap *own)
+/* The lowest rowid in line; INT64_MAX: none. */
+static int64_t check_line(const struct task_queue *queue)
 {
-    const struct heap_node *head = heap_min(own);
+    int64_t first = INT64_MAX, last = INT64_MIN;
 
-    assert(heap_contains(node) == (head != NULL));
-    assert(!head || node->key == head->key);
+    list_foreach (&queue->line, node) {
+        const struct task *task = container_of(node, struct task, line);
+        assert(task->queue == queue && task->rowid > last);
+        last = task->rowid;
+        first = first == INT64_MAX ? task->rowid : first;
+    }
+    return first;
+}
+
+static int64_t heap_first(const struct heap *heap)
+{
+    const struct heap_node *node = heap_min(heap);
+
+    return node ? node->key : INT64_MAX;
+}
+
+/* `node` stands in the heap above for this lowest rowid. */
+static void check_head(const struct heap_node *node, int64_t rowid)
+{
+    assert(heap_contains(node) == (rowid != INT64_MAX));
+    assert(rowid == INT64_MAX || node->key == rowid);
 }
 
 static size_t check_queue(const struct inflight *inflight, const struct task_queue *queue)
 {
     assert(queue->tasks || queue->claims.held.count);
-    assert(queue->ready.count <= queue->tasks);
-    check_heap(&queue->ready);
-    check_head(&queue->by_head, &queue->ready);
-    assert(queue->ready.count == 0 || !queues_newest_claim(&inflight->queues, queue));
+    int64_t line = check_line(queue), back = heap_first(&queue->back);
+    size_t ready = queue->line.count + queue->back.count;
+    assert(ready <= queue->tasks);
+    check_heap(&queue->back);
+    check_head(&queue->by_head, line < back ? line : back);
+    assert(ready == 0 || !queues_newest_claim(&inflight->queues, queue));
     return check_claim_queue(&queue->claims);
 }
 
@@ -181,7 +203,7 @@ static size_t check_application(const struct inflight *inflight,
     assert(tasks == application->tasks);
     *claim_only += application->tasks == 0;
     check_heap(&application->ready);
-    check_head(&application->by_head, &application->ready);
+    check_head(&application->by_head, heap_first(&application->ready));
     return claims;
 }
 

@@ -25,6 +25,31 @@ void queues_free(struct queues *queues)
     heap_free(&queues->ready);
 }
 
+/* --- heads -------------------------------------------------------------------------------------- */
+
+static struct task *task_in_line(struct list_node *node)
+{
+    return node ? container_of(node, struct task, line) : NULL;
+}
+
+static struct task *queue_head(const struct task_queue *queue)
+{
+    struct task *line = task_in_line(list_first(&queue->line));
+    struct heap_node *node = heap_min(&queue->back);
+    struct task *back = node ? container_of(node, struct task, back) : NULL;
+
+    if (!line || !back)
+        return line ? line : back;
+    return line->rowid < back->rowid ? line : back;
+}
+
+static struct task *application_head(const struct application *application)
+{
+    struct heap_node *node = heap_min(&application->ready);
+
+    return node ? queue_head(container_of(node, struct task_queue, by_head)) : NULL;
+}
+
 /* --- names --------------------------------------------------------------------------------------
  */
 
@@ -64,7 +89,8 @@ static struct task_queue *make_queue(struct queues *queues, struct application *
     if (name.len)
         memcpy(queue->name, name.ptr, name.len);
     queue->application = application;
-    heap_init(&queue->ready);
+    list_init(&queue->line);
+    heap_init(&queue->back);
     claim_queue_init(&queue->claims, application, queue);
     map_insert(&application->namespaces, &queue->by_name, bytes_of(queue->name, name.len));
     queues->claim_only++;
@@ -90,9 +116,9 @@ static void free_queue_if_unused(struct queues *queues, struct task_queue *queue
 {
     if (queue->tasks || !list_empty(&queue->claims.held))
         return;
-    assert(queue->ready.count == 0 && !heap_contains(&queue->by_head));
+    assert(!queue_head(queue) && !heap_contains(&queue->by_head));
     map_remove(&queue->application->namespaces, &queue->by_name);
-    heap_free(&queue->ready);
+    heap_free(&queue->back);
     mem_free(queue);
     queues->claim_only--;
 }
@@ -138,51 +164,46 @@ void queues_leave(struct queues *queues, struct task_queue *queue)
     free_application_if_unused(queues, application);
 }
 
-/* `node` stands in `heap` for the heap `own` below it, under the key of its first element. */
-static void refresh_head(struct heap *heap, struct heap_node *node, const struct heap *own)
+/* `node` stands in `heap` for what is below it, under the rowid of its head; NULL: nothing is
+ * claimable. */
+static void refresh_head(struct heap *heap, struct heap_node *node, const struct task *first)
 {
-    const struct heap_node *head = heap_min(own);
-
-    if (!head && heap_contains(node))
+    if (!first && heap_contains(node))
         heap_remove(heap, node);
-    else if (head && !heap_contains(node))
-        heap_insert(heap, node, head->key);
-    else if (head && head->key != node->key)
-        heap_move(heap, node, head->key);
+    else if (first && !heap_contains(node))
+        heap_insert(heap, node, first->rowid);
+    else if (first && first->rowid != node->key)
+        heap_move(heap, node, first->rowid);
 }
 
 static void refresh_heads(struct queues *queues, struct task_queue *queue)
 {
     struct application *application = queue->application;
 
-    refresh_head(&application->ready, &queue->by_head, &queue->ready);
-    refresh_head(&queues->ready, &application->by_head, &application->ready);
+    refresh_head(&application->ready, &queue->by_head, queue_head(queue));
+    refresh_head(&queues->ready, &application->by_head, application_head(application));
 }
 
 void queues_add_ready(struct queues *queues, struct task *task)
 {
-    heap_insert(&task->queue->ready, &task->ready, task->rowid);
-    refresh_heads(queues, task->queue);
+    struct task_queue *queue = task->queue;
+    const struct task *last = task_in_line(list_last(&queue->line));
+
+    assert(!queues_is_ready(task));
+    if (!last || last->rowid < task->rowid)
+        list_push_back(&queue->line, &task->line);
+    else
+        heap_insert(&queue->back, &task->back, task->rowid);
+    refresh_heads(queues, queue);
 }
 
 void queues_remove_ready(struct queues *queues, struct task *task)
 {
-    heap_remove(&task->queue->ready, &task->ready);
+    if (list_linked(&task->line))
+        list_remove(&task->queue->line, &task->line);
+    else
+        heap_remove(&task->queue->back, &task->back);
     refresh_heads(queues, task->queue);
-}
-
-static struct task *queue_head(const struct task_queue *queue)
-{
-    struct heap_node *node = queue ? heap_min(&queue->ready) : NULL;
-
-    return node ? container_of(node, struct task, ready) : NULL;
-}
-
-static struct task *application_head(const struct application *application)
-{
-    struct heap_node *node = application ? heap_min(&application->ready) : NULL;
-
-    return node ? queue_head(container_of(node, struct task_queue, by_head)) : NULL;
 }
 
 static struct task *head(const struct queues *queues)
@@ -198,8 +219,9 @@ struct task *queues_first(const struct queues *queues, const struct claim_filter
         return filter->has_namespace ? NULL : head(queues);
     struct application *application = find_application(queues, filter->application);
     if (!filter->has_namespace || !application)
-        return application_head(application);
-    return queue_head(find_queue(application, filter->namespace));
+        return application ? application_head(application) : NULL;
+    struct task_queue *queue = find_queue(application, filter->namespace);
+    return queue ? queue_head(queue) : NULL;
 }
 
 /* --- claims -------------------------------------------------------------------------------------

@@ -5,11 +5,14 @@
  *
  *   queues.ready       applications by their head's rowid   -> the first task of all
  *   application.ready  its queues by their head's rowid     -> the first task of an application
- *   queue.ready        its claimable tasks by rowid         -> the first task of a namespace
+ *   queue.line, .back  its claimable tasks by rowid         -> the first task of a namespace
  *
- * Only heads are ordered across queues, so a task that arrives behind others touches one heap, at
- * its end: O(1). Taking one costs O(log n) in its queue and O(log queues) above. A name that nobody
- * uses any more is freed; names that only claims know are bounded, because strangers choose them.
+ * Most tasks come and go in order of rowid: they stand in line, a plain list. One that is behind
+ * its turn (a delay over, a claim given back, a deadline missed) goes to the heap beside it; the
+ * head is the lower of the two. Only heads are ordered across queues. So a usual task costs O(1) in
+ * its queue, an unusual one O(log n), and both O(log queues) above when the head changes. A name
+ * that nobody uses any more is freed; names that only claims know are bounded, because strangers
+ * choose them.
  */
 #ifndef TASKMILL_CORE_QUEUES_H
 #define TASKMILL_CORE_QUEUES_H
@@ -30,7 +33,8 @@ struct application {
 struct task_queue {
     struct map_node by_name;
     struct application *application;
-    struct heap ready; /* of struct task */
+    struct list line; /* of struct task, rowids rising */
+    struct heap back; /* of struct task, by rowid */
     struct heap_node by_head;
     struct claim_queue claims; /* for exactly this queue */
     size_t tasks;
@@ -53,6 +57,11 @@ void queues_free(struct queues *queues);
 struct task_queue *queues_enter(struct queues *queues, struct bytes application,
                                 struct bytes namespace);
 void queues_leave(struct queues *queues, struct task_queue *queue);
+
+static inline bool queues_is_ready(const struct task *task)
+{
+    return list_linked(&task->line) || heap_contains(&task->back);
+}
 
 /* Makes a task (whose ->queue is set) claimable, and not. */
 void queues_add_ready(struct queues *queues, struct task *task);

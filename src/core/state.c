@@ -48,7 +48,7 @@ void state_set(struct inflight *inflight, struct task *task, enum task_state to,
     task->state = to;
     task->due_ms = due_ms;
 
-    if (heap_contains(&task->ready))
+    if (queues_is_ready(task))
         queues_remove_ready(&inflight->queues, task);
     bool waits = (to == TASK_PENDING || to == TASK_DELAY) && task->at_most_once && !task->confirmed;
     if (waits && !list_linked(&task->waiting))
@@ -64,7 +64,7 @@ void state_set(struct inflight *inflight, struct task *task, enum task_state to,
 
 void state_unlink(struct inflight *inflight, struct task *task)
 {
-    if (heap_contains(&task->ready))
+    if (queues_is_ready(task))
         queues_remove_ready(&inflight->queues, task);
     if (list_linked(&task->waiting))
         list_remove(&inflight->unconfirmed, &task->waiting);
@@ -109,7 +109,7 @@ void state_offer(struct inflight *inflight, struct task *task)
         state_end(inflight, task, TASK_EXPIRED);
         return;
     }
-    if (!claimable(task) || heap_contains(&task->ready))
+    if (!claimable(task) || queues_is_ready(task))
         return;
     struct claim *claim = queues_newest_claim(&inflight->queues, task->queue);
     if (claim)

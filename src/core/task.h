@@ -87,7 +87,8 @@ struct task_queue;
  * others. */
 struct task {
     struct map_node by_id;    /* key: id */
-    struct heap_node ready;   /* in its queue, key: rowid; only claimable PENDING tasks */
+    struct list_node line;    /* claimable PENDING tasks: in the line of their queue, */
+    struct heap_node back;    /* or among those that came back to it, key: rowid */
     struct heap_node timer;   /* expiry, delay, deadline or publish back-off, by state */
     struct list_node changed; /* tasks changed in this turn */
     struct list_node waiting; /* at-most-once tasks waiting for their offset's confirmation */
