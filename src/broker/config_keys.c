@@ -9,22 +9,18 @@
 #define FILLED        CONFIG_F_NOT_EMPTY
 #define AT(member)    offsetof(struct config, member)
 
-#define BOOL(path, member, def, flags, help)                          \
-    {                                                                 \
-        path, CONFIG_T_BOOL, AT(member), def, 0, 0, NULL, flags, help \
+#define ROW(path, type, member, def, min, max, choices, flags, help)           \
+    {                                                                          \
+        path, CONFIG_T_##type, flags, AT(member), def, min, max, choices, help \
     }
-#define NUM(path, type, member, def, min, max, flags, help)                 \
-    {                                                                       \
-        path, CONFIG_T_##type, AT(member), def, min, max, NULL, flags, help \
-    }
-#define STR(path, member, def, flags, help)                          \
-    {                                                                \
-        path, CONFIG_T_STR, AT(member), def, 0, 0, NULL, flags, help \
-    }
-#define ENUM(path, member, def, choices, flags, help)                    \
-    {                                                                    \
-        path, CONFIG_T_ENUM, AT(member), def, 0, 0, choices, flags, help \
-    }
+#define BOOL(path, member, def, flags, help) ROW(path, BOOL, member, def, 0, 0, NULL, flags, help)
+#define STR(path, member, def, flags, help)  ROW(path, STR, member, def, 0, 0, NULL, flags, help)
+#define LIST(path, member, def, flags, help) ROW(path, LIST, member, def, 0, 0, NULL, flags, help)
+#define MAP(path, member, def, flags, help)  ROW(path, MAP, member, def, 0, 0, NULL, flags, help)
+#define NUM(path, type, member, def, min, max, flags, help) \
+    ROW(path, type, member, def, min, max, NULL, flags, help)
+#define ENUM(path, member, def, choices, flags, help) \
+    ROW(path, ENUM, member, def, 0, 0, choices, flags, help)
 
 static const struct config_key main_keys[] = {
     STR("sentry_dsn", sentry_dsn, NULL, OPT | SECRET | IDLE,
@@ -36,8 +32,7 @@ static const struct config_key main_keys[] = {
         "comma list of `level` or `target=level`"),
     ENUM("log_format", log_format, "text", "text|json", 0, "form of the records on stderr"),
     STR("statsd_addr", statsd_addr, "127.0.0.1:8126", FILLED, "where statsd metrics go, by UDP"),
-    {"default_metrics_tags", CONFIG_T_MAP, AT(default_metrics_tags), "{}", 0, 0, NULL, 0,
-     "tags added to every metric"},
+    MAP("default_metrics_tags", default_metrics_tags, "{}", 0, "tags added to every metric"),
     STR("grpc_addr", grpc_addr, "0.0.0.0", FILLED,
         "address to listen on: an IP literal, not a host name"),
     NUM("grpc_port", U32, grpc_port, "50051", 0, 65535, 0, "port to listen on; 0: no gRPC server"),
@@ -45,8 +40,8 @@ static const struct config_key main_keys[] = {
         "threads that serve connections; null: the number of CPUs, but 1 to 4"),
     NUM("grpc_long_poll_ms", U32, grpc_long_poll_ms, "5000", 0, 3600000, 0,
         "how long GetTask waits for a task before NOT_FOUND; 0: answers at once, as the original"),
-    {"grpc_shared_secret", CONFIG_T_LIST, AT(grpc_shared_secret), "[]", 0, 0, NULL, SECRET,
-     "HMAC secrets, any of which signs a call; none: no authentication"},
+    LIST("grpc_shared_secret", grpc_shared_secret, "[]", SECRET,
+         "HMAC secrets, any of which signs a call; none: no authentication"),
     BOOL("embedded", embedded, "false", 0,
          "no Kafka: topics live in the database file, producers call Enqueue"),
     STR("kafka_long_topic", kafka_long_topic, "taskworker-long", FILLED,
@@ -108,8 +103,8 @@ static const struct config_key main_keys[] = {
          "reports share transactions anyway, and are durable when answered"),
     NUM("status_update_batch_size", U64, status_update_batch_size, "1", 1, 0, IDLE, "as above"),
     NUM("status_update_interval_ms", MS, status_update_interval_ms, "100", 1, 0, IDLE, "as above"),
-    {"worker_map", CONFIG_T_MAP, AT(worker_map), "{sentry=http://127.0.0.1:50052}", 0, 0, NULL, 0,
-     "application -> URL of its workers: push mode; also the applications a raw topic may name"},
+    MAP("worker_map", worker_map, "{sentry=http://127.0.0.1:50052}", 0,
+        "application -> URL of its workers: push mode; also the applications a raw topic may name"),
     STR("raw_namespace", raw_namespace, NULL, OPT,
         "with `raw_mode`: namespace of every task of the topic"),
     STR("raw_application", raw_application, NULL, OPT, "the same for the application"),

@@ -37,13 +37,13 @@ enum config_flags {
 struct config_key {
     const char *path;
     enum config_type type;
+    unsigned flags;
     size_t offset;
     const char *def;     /* in the grammar of environment values; NULL: null, or derived */
     int64_t min;         /* numbers */
     uint64_t max;        /* 0: the type's own */
     const char *choices; /* CONFIG_T_ENUM: "pull|push" */
-    unsigned flags;
-    const char *help; /* what it does here; for docs/configuration.md */
+    const char *help;    /* what it does here; for docs/configuration.md */
 };
 
 /* A deprecated flat key: read with `type` (durations are integers of milliseconds there) and moved

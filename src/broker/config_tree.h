@@ -15,7 +15,7 @@
 #define CONFIG_DEPTH_MAX    16
 #define CONFIG_CHILDREN_MAX 4096
 #define CONFIG_NODES_MAX    20000
-#define CONFIG_FILE_MAX     (1024 * 1024)
+#define CONFIG_FILE_MAX     ((size_t)1024 * 1024)
 
 enum config_kind {
     CONFIG_NULL,

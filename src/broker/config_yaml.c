@@ -21,6 +21,7 @@ struct reader {
     yaml_document_t *document;
     struct config_warnings *warnings;
     struct err_text *why;
+    int code; /* why a read_... function returned NULL */
     size_t nodes;
 };
 
@@ -57,82 +58,95 @@ static struct config_node *plain_scalar(struct bytes word, struct config_where w
     return node;
 }
 
-static int read_scalar(struct reader *r, const yaml_node_t *from, struct config_where where,
-                       struct config_node **out)
+static struct config_node *read_scalar(struct reader *r, const yaml_node_t *from,
+                                       struct config_where where)
 {
     struct bytes word = bytes_of(from->data.scalar.value, from->data.scalar.length);
 
-    if (word.len && memchr(word.ptr, 0, word.len))
-        return err_set(r->why, ERR_INVALID, "%s:%u: text with a NUL character", r->name,
-                       where.line);
-    if (from->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
-        *out = plain_scalar(word, where);
-    else
-        *out = config_node_str(word, where);
-    return 0;
-}
-
-static int read_node(struct reader *r, int index, size_t depth, struct config_node **out);
-
-static int read_seq(struct reader *r, const yaml_node_t *from, size_t depth,
-                    struct config_node *seq)
-{
-    for (yaml_node_item_t *item = from->data.sequence.items.start;
-         item < from->data.sequence.items.top; item++) {
-        struct config_node *child;
-        int rv = read_node(r, *item, depth + 1, &child);
-        if (rv)
-            return rv;
-        rv = config_node_append(seq, child);
-        if (rv) {
-            config_node_free(child);
-            return err_set(r->why, rv, "%s:%u: a list of more than %d items", r->name,
-                           seq->where.line, CONFIG_CHILDREN_MAX);
-        }
+    if (word.len && memchr(word.ptr, 0, word.len)) {
+        r->code =
+            err_set(r->why, ERR_INVALID, "%s:%u: text with a NUL character", r->name, where.line);
+        return NULL;
     }
-    return 0;
+    if (from->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
+        return plain_scalar(word, where);
+    return config_node_str(word, where);
 }
 
-static int read_pair(struct reader *r, const yaml_node_pair_t *pair, size_t depth,
-                     struct config_node *map)
+static struct config_node *read_node(struct reader *r, int index, size_t depth);
+
+static bool read_item(struct reader *r, int index, size_t depth, struct config_node *seq)
+{
+    struct config_node *child = read_node(r, index, depth + 1);
+
+    if (!child)
+        return false;
+    r->code = config_node_append(seq, child);
+    if (r->code == 0)
+        return true;
+    config_node_free(child);
+    err_set(r->why, r->code, "%s:%u: a list of more than %d items", r->name, seq->where.line,
+            CONFIG_CHILDREN_MAX);
+    return false;
+}
+
+static bool read_key(struct reader *r, const yaml_node_t *from, struct bytes *key)
+{
+    if (from->type != YAML_SCALAR_NODE) {
+        r->code =
+            err_set(r->why, ERR_MALFORMED, "%s:%u: a key must be text", r->name, line_of(from));
+        return false;
+    }
+    *key = bytes_of(from->data.scalar.value, from->data.scalar.length);
+    if (key->len && memchr(key->ptr, 0, key->len)) {
+        r->code = err_set(r->why, ERR_INVALID, "%s:%u: a key with a NUL character", r->name,
+                          line_of(from));
+        return false;
+    }
+    return true;
+}
+
+static bool read_pair(struct reader *r, const yaml_node_pair_t *pair, size_t depth,
+                      struct config_node *map)
 {
     const yaml_node_t *name = yaml_document_get_node(r->document, pair->key);
-    struct config_node *child;
     bool replaced = false;
+    struct bytes key;
 
-    if (name->type != YAML_SCALAR_NODE)
-        return err_set(r->why, ERR_MALFORMED, "%s:%u: a key must be text", r->name, line_of(name));
-    struct bytes key = bytes_of(name->data.scalar.value, name->data.scalar.length);
-    if (key.len && memchr(key.ptr, 0, key.len))
-        return err_set(r->why, ERR_INVALID, "%s:%u: a key with a NUL character", r->name,
-                       line_of(name));
-    int rv = read_node(r, pair->value, depth + 1, &child);
-    if (rv)
-        return rv;
+    if (!read_key(r, name, &key))
+        return false;
+    struct config_node *child = read_node(r, pair->value, depth + 1);
+    if (!child)
+        return false;
     /* Where the key stands reads better in messages than where a block below it starts. */
     child->where.line = line_of(name);
-    rv = config_node_put(map, key, child, &replaced);
-    if (rv) {
+    r->code = config_node_put(map, key, child, &replaced);
+    if (r->code) {
         config_node_free(child);
-        return err_set(r->why, rv, "%s:%u: a map of more than %d keys", r->name, map->where.line,
-                       CONFIG_CHILDREN_MAX);
+        err_set(r->why, r->code, "%s:%u: a map of more than %d keys", r->name, map->where.line,
+                CONFIG_CHILDREN_MAX);
+        return false;
     }
     if (replaced)
         config_warn(r->warnings, "%s:%u: key %.*s is there twice; this one counts", r->name,
                     line_of(name), BYTES_FMT_ARG(key));
-    return 0;
+    return true;
 }
 
-static int read_map(struct reader *r, const yaml_node_t *from, size_t depth,
-                    struct config_node *map)
+static bool read_children(struct reader *r, const yaml_node_t *from, size_t depth,
+                          struct config_node *node)
 {
-    for (yaml_node_pair_t *pair = from->data.mapping.pairs.start;
-         pair < from->data.mapping.pairs.top; pair++) {
-        int rv = read_pair(r, pair, depth, map);
-        if (rv)
-            return rv;
-    }
-    return 0;
+    bool ok = true;
+
+    if (from->type == YAML_MAPPING_NODE)
+        for (const yaml_node_pair_t *pair = from->data.mapping.pairs.start;
+             ok && pair < from->data.mapping.pairs.top; pair++)
+            ok = read_pair(r, pair, depth, node);
+    else
+        for (const yaml_node_item_t *item = from->data.sequence.items.start;
+             ok && item < from->data.sequence.items.top; item++)
+            ok = read_item(r, *item, depth, node);
+    return ok;
 }
 
 static bool is_core_tag(const yaml_node_t *node)
@@ -142,29 +156,30 @@ static bool is_core_tag(const yaml_node_t *node)
     return !tag || strncmp(tag, "tag:yaml.org,2002:", 18) == 0;
 }
 
-static int read_node(struct reader *r, int index, size_t depth, struct config_node **out)
+/* NULL on failure: see r->code. */
+static struct config_node *read_node(struct reader *r, int index, size_t depth)
 {
     const yaml_node_t *from = yaml_document_get_node(r->document, index);
     struct config_where where = {CONFIG_FROM_FILE, r->name, line_of(from)};
-    int rv;
 
-    if (depth > CONFIG_DEPTH_MAX || ++r->nodes > CONFIG_NODES_MAX)
-        return err_set(r->why, ERR_TOO_LARGE, "%s:%u: more than %d levels or %d values", r->name,
-                       where.line, CONFIG_DEPTH_MAX, CONFIG_NODES_MAX);
-    if (!is_core_tag(from))
-        return err_set(r->why, ERR_MALFORMED, "%s:%u: unknown tag %s", r->name, where.line,
-                       (const char *)from->tag);
+    if (depth > CONFIG_DEPTH_MAX || ++r->nodes > CONFIG_NODES_MAX) {
+        r->code = err_set(r->why, ERR_TOO_LARGE, "%s:%u: more than %d levels or %d values", r->name,
+                          where.line, CONFIG_DEPTH_MAX, CONFIG_NODES_MAX);
+        return NULL;
+    }
+    if (!is_core_tag(from)) {
+        r->code = err_set(r->why, ERR_MALFORMED, "%s:%u: unknown tag %s", r->name, where.line,
+                          (const char *)from->tag);
+        return NULL;
+    }
     if (from->type == YAML_SCALAR_NODE)
-        return read_scalar(r, from, where, out);
+        return read_scalar(r, from, where);
     struct config_node *node =
         config_node_new(from->type == YAML_MAPPING_NODE ? CONFIG_OBJ : CONFIG_SEQ, where);
-    rv = node->kind == CONFIG_OBJ ? read_map(r, from, depth, node) : read_seq(r, from, depth, node);
-    if (rv) {
-        config_node_free(node);
-        return rv;
-    }
-    *out = node;
-    return 0;
+    if (read_children(r, from, depth, node))
+        return node;
+    config_node_free(node);
+    return NULL;
 }
 
 static int syntax_error(const yaml_parser_t *parser, const char *name, struct err_text *why)
@@ -177,16 +192,13 @@ static int syntax_error(const yaml_parser_t *parser, const char *name, struct er
 
 static int read_root(struct reader *r, struct config_node **out)
 {
-    struct config_node *root;
-    int rv;
-
     if (!yaml_document_get_root_node(r->document)) {
         *out = config_node_new(CONFIG_OBJ, (struct config_where){CONFIG_FROM_FILE, r->name, 1});
         return 0;
     }
-    rv = read_node(r, 1, 0, &root);
-    if (rv)
-        return rv;
+    struct config_node *root = read_node(r, 1, 0);
+    if (!root)
+        return r->code;
     if (root->kind == CONFIG_NULL)
         root->kind = CONFIG_OBJ;
     if (root->kind != CONFIG_OBJ) {

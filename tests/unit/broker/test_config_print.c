@@ -84,9 +84,9 @@ static void the_document_loads_again(void **state)
     expect_round_trip("kafka_retry_topic: again\nraw_mode: true\nraw_namespace: \"a: b\"\n"
                       "raw_application: sentry\nraw_taskname: \"# t\"\nstore: {max_size: null}\n"
                       "grpc_addr: \"[::]\"\nlog_filter: \"\"\ntraces_sample_rate: 0.1\n");
-    expect_round_trip(KAFKA
-                      "default_metrics_tags:\n  \"true\": \"no\"\n  \"1\": \"2\"\n  \"\": ~x\n"
-                      "  q: \"\\\"\\\\\\n\\t\\x85\\u2028\\ufeff\\U0001F600\"\n  \xc3\xa9: \".5\"\n");
+    expect_round_trip(
+        KAFKA "default_metrics_tags:\n  \"true\": \"no\"\n  \"1\": \"2\"\n  \"\": ~x\n"
+              "  q: \"\\\"\\\\\\n\\t\\x85\\u2028\\ufeff\\U0001F600\"\n  \xc3\xa9: \".5\"\n");
 }
 
 /* --- docs/configuration.md -------------------------------------------------------------------- */
