@@ -100,7 +100,8 @@ class Kafka:
         return Process(argv, self._log_path, cwd=self.folder)
 
     def _format(self):
-        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # 16 bytes in base64; the first is 0 because Kafka takes a leading "-" for an option.
+        cluster_id = urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
         tool = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._config)
         assert tool.wait(60) == 0, tool.log()
 
