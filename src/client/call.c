@@ -63,7 +63,7 @@ static int count_args(struct taskmill_call *call)
     return rv;
 }
 
-int call_open(struct taskmill_call *call, struct taskmill_app *app, const struct task *task,
+int call_open(struct taskmill_call *call, struct taskmill_app *app, const struct task_def *task,
               struct bytes payload, struct err_text *why)
 {
     const char *fault = "";

@@ -17,7 +17,7 @@ struct taskmill_call {
     struct bytes payload; /* the activation; the caller keeps it while the call lives */
     struct activation activation;
     struct taskmill_app *app;
-    const struct task *task;
+    const struct task_def *task;
     char *id, *application, *namespace, *name;
     struct buf unpacked;       /* parameters that had to be decompressed or translated */
     struct bytes packed;       /* the parameters in msgpack */
@@ -29,7 +29,7 @@ struct taskmill_call {
 
 /* Parameters are decoded: decompressed when the header compression-type is zstd; the old JSON field
  * is read when there is no msgpack. On failure nothing has to be closed. */
-int call_open(struct taskmill_call *call, struct taskmill_app *app, const struct task *task,
+int call_open(struct taskmill_call *call, struct taskmill_app *app, const struct task_def *task,
               struct bytes payload, struct err_text *why);
 void call_close(struct taskmill_call *call);
 

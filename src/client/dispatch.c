@@ -209,7 +209,7 @@ static int enqueue(struct dispatcher *dispatcher, struct bytes request)
     pthread_mutex_unlock(&dispatcher->lock);
     buf_free(&body);
     if (rv != 0)
-        return error_set(rv, "broker %s: %s", dispatcher->broker, why.s);
+        return error_set(rv, "broker %s", why.s);
     if (status == GRPC_OK)
         return 0;
     if (status == GRPC_UNIMPLEMENTED)

@@ -83,7 +83,7 @@ static void free_tasks(struct taskmill_app *app)
     struct map_node *node = map_first(&app->tasks);
 
     while (node != NULL) {
-        struct task *task = container_of(node, struct task, by_name);
+        struct task_def *task = container_of(node, struct task_def, by_name);
 
         node = map_next(&app->tasks, node);
         map_remove(&app->tasks, &task->by_name);
@@ -214,7 +214,7 @@ int taskmill_task_with(struct taskmill_namespace *ns, const char *name, taskmill
                        const struct taskmill_task_options *options)
 {
     struct taskmill_task_options given;
-    struct task *task;
+    struct task_def *task;
     struct bytes key;
     int rv;
 
@@ -247,7 +247,7 @@ int taskmill_child_start(struct taskmill_app *app, int (*start)(void *arg), void
     return 0;
 }
 
-struct task *registry_find(const struct taskmill_app *app, struct bytes ns, struct bytes name)
+struct task_def *registry_find(const struct taskmill_app *app, struct bytes ns, struct bytes name)
 {
     char small[256], *space = small;
     struct map_node *node;
@@ -259,7 +259,7 @@ struct task *registry_find(const struct taskmill_app *app, struct bytes ns, stru
     node = map_find(&app->tasks, make_key(ns, name, space));
     if (space != small)
         mem_free(space);
-    return node ? container_of(node, struct task, by_name) : NULL;
+    return node ? container_of(node, struct task_def, by_name) : NULL;
 }
 
 size_t registry_task_count(const struct taskmill_app *app)

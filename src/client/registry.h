@@ -18,7 +18,7 @@
 
 struct dispatcher;
 
-struct task {
+struct task_def {
     struct map_node by_name; /* key: namespace NUL task */
     struct taskmill_namespace *ns;
     char *key; /* the key's bytes; the task's name is its second part */
@@ -60,7 +60,7 @@ struct taskmill_app *registry_app_new(const char *name);
 void registry_app_free(struct taskmill_app *app);
 
 /* NULL when there is none. */
-struct task *registry_find(const struct taskmill_app *app, struct bytes ns, struct bytes name);
+struct task_def *registry_find(const struct taskmill_app *app, struct bytes ns, struct bytes name);
 size_t registry_task_count(const struct taskmill_app *app);
 
 #endif

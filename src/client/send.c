@@ -46,7 +46,7 @@ static int find_options(const struct taskmill_app *app, const char *ns, const ch
                         const struct taskmill_send_options *options,
                         struct taskmill_task_options *out)
 {
-    const struct task *task;
+    const struct task_def *task;
 
     if (ns == NULL || name == NULL || ns[0] == '\0' || name[0] == '\0')
         return error_set(ERR_INVALID, "a task to send needs a namespace and a name");

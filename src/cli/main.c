@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `taskmill COMMAND ...`: finds the command's file. Under the name taskbroker it is `taskmill
+ * broker`. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+};
+
+static const struct command commands[] = {
+#ifdef CLI_HAS_BROKER
+    {"broker", cmd_broker, "take tasks from Kafka or producers and hand them to workers"},
+#endif
+#ifdef CLI_HAS_WORKER
+    {"worker", cmd_worker, "run tasks: C modules, or commands in any language"},
+#endif
+    {"send", cmd_send, "send a task"},
+    {"health", cmd_health, "ask a broker whether it serves"},
+#ifdef CLI_HAS_DEMO
+    {"demo", cmd_demo, "watch 10,000 tasks run, with nothing else installed"},
+#endif
+#ifdef CLI_HAS_WORKER
+    {"run", cmd_run, "run taskworker: the same as worker"},
+#endif
+};
+
+#define COMMAND_COUNT (sizeof commands / sizeof commands[0])
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static void print_help(FILE *out)
+{
+    fputs("usage: taskmill COMMAND [ARGUMENTS]      taskmill COMMAND --help tells more\n\n", out);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
+    fputs("  help     this list\n"
+          "  version  print the version\n"
+          "\nexample: taskmill send billing:billing.send_invoice 42 email=a@b.c --countdown 10\n",
+          out);
+}
+
+#ifdef CLI_HAS_WORKER
+int cmd_run(int argc, char **argv)
+{
+    struct cli_args args = cli_args_init("taskmill run", argc, argv);
+
+    if (argc >= 2 && strcmp(argv[1], "taskworker") == 0)
+        return cmd_worker(argc - 1, argv + 1);
+    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        puts("usage: taskmill run taskworker [OPTIONS]\n\n"
+             "The same as taskmill worker, spelled as in existing installations.\n\n"
+             "example: taskmill run taskworker --rpc-host=taskbroker:50051 --module ./libtasks.so");
+        return CLI_OK;
+    }
+    return cli_error(&args, CLI_USAGE, "can run 'taskworker'%s%s", argc >= 2 ? ", not " : "",
+                     argc >= 2 ? argv[1] : "");
+}
+#endif
+
+static int run(int argc, char **argv)
+{
+    struct cli_args args = cli_args_init("taskmill", argc, argv);
+    const char *name = argc >= 2 ? argv[1] : "";
+    const struct command *command = find(name);
+
+    if (command != NULL)
+        return command->run(argc - 1, argv + 1);
+    if (strcmp(name, "help") == 0 && argc >= 3 && (command = find(argv[2])) != NULL) {
+        char help[] = "--help";
+        char *words[] = {argv[2], help, NULL};
+        return command->run(2, words);
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        print_help(stdout);
+        return CLI_OK;
+    }
+    if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+        puts("taskmill " TASKMILL_VERSION);
+        return CLI_OK;
+    }
+    if (name[0] == '\0') {
+        print_help(stderr);
+        return CLI_USAGE;
+    }
+    return cli_error(&args, CLI_USAGE, "there is no command '%s'; taskmill help lists them", name);
+}
+
+#ifdef CLI_HAS_BROKER
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+#endif
+
+int main(int argc, char **argv)
+{
+    int code;
+
+#ifdef CLI_HAS_BROKER
+    if (argc >= 1 && strcmp(base_name(argv[0]), "taskbroker") == 0)
+        return cmd_broker(argc, argv);
+#endif
+    code = run(argc, argv);
+    if (fflush(stdout) != 0 && code == CLI_OK) {
+        perror("taskmill: standard output");
+        code = CLI_FAILED;
+    }
+    return code;
+}
