@@ -17,7 +17,7 @@
 /* A fetch waits so long at the broker for a first record of *any* of its partitions. Only one fetch
  * is under way per broker, so this is how long a partition with records may wait for one without.
  */
-#define FETCH_WAIT_MS 40
+#define FETCH_WAIT_MS 25
 
 static struct kafka_source *self(struct topic_source *base)
 {
