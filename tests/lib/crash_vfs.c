@@ -15,6 +15,7 @@
 #include "base/mem.h"
 
 #define SECTOR        512
+#define STALE         0xd7 /* what free blocks hold */
 #define DISK_SECTOR   4096 /* what SQLite's unix VFS reports */
 #define SHM_LOCKS     SQLITE_SHM_NLOCK
 #define START_TIME_MS INT64_C(1790000000000)
@@ -247,8 +248,7 @@ static void lengthen_only(const struct change *change, struct buf *to, uint64_t 
         return;
     resize(to, (int64_t)end);
     if (chance(random, 2))
-        for (size_t i = old; i < end; i++)
-            to->ptr[i] = (uint8_t)(i * 0x9d + 0x5b);
+        memset(to->ptr + old, STALE, end - old);
 }
 
 /* Each 512-byte sector of the file that the write touches reaches the disk with chance of_8 / 8. */
@@ -719,10 +719,10 @@ static int on_shm_unmap(sqlite3_file *base, int delete)
     struct handle *h = handle_of(base);
 
     (void)delete; /* it never outlives its users here */
-    if (!h->has_shm)
-        return SQLITE_OK;
     for (int i = 0; i < SHM_LOCKS; i++)
         shm_release(h, i);
+    if (!h->has_shm)
+        return SQLITE_OK;
     h->has_shm = false;
     if (--h->file->shm_users > 0)
         return SQLITE_OK;
