@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -110,6 +111,11 @@ static void on_flush(void *ctx)
 
 /* --- building -------------------------------------------------------------------------------- */
 
+static uint32_t clamp_u32(uint64_t value)
+{
+    return value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+}
+
 static struct intake_limits intake_limits(const struct config *cfg)
 {
     return (struct intake_limits){.payload_max = cfg->max_message_size,
@@ -194,7 +200,7 @@ static int create_engine(struct broker *broker, struct err_text *why)
                                                     .group = broker->topics[i]->consumer_group,
                                                     .embedded = cfg->embedded};
     struct engine_options options = {
-        .inflight = {.max_processing_attempts = (uint32_t)cfg->store.max_processing_attempts,
+        .inflight = {.max_processing_attempts = clamp_u32(cfg->store.max_processing_attempts),
                      .grace_ms = (int64_t)cfg->store.processing_deadline_grace_sec * 1000,
                      .publish_backoff_ms = PUBLISH_BACKOFF_MS,
                      .publish_backoff_max_ms = PUBLISH_BACKOFF_MAX_MS,
@@ -204,7 +210,8 @@ static int create_engine(struct broker *broker, struct err_text *why)
         .limits = {.pending_max = cfg->store.max_pending_count,
                    .processing_max = cfg->store.max_processing_count,
                    .delay_warn = cfg->store.max_delay_count,
-                   .store_max_bytes = cfg->store.max_size == CONFIG_NONE ? 0 : cfg->store.max_size,
+                   .store_max_bytes =
+                       cfg->store.max_size == CONFIG_NONE ? UINT64_MAX : cfg->store.max_size,
                    .blob_cache_bytes = cfg->store.blob_cache_bytes,
                    .blob_cache_item_bytes = 65536,
                    .turn_events = 4096,
@@ -257,6 +264,24 @@ static int kafka_sink(struct broker *broker, const struct config_cluster *cluste
     return kafka_sink_new(out, &options, &events, why);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+/* One producer serves both when they lead to the same place in the same way. */
+static bool same_connection(const struct config_cluster *a, const struct config_cluster *b)
+{
+    struct kafka_property left[CONFIG_KAFKA_PROPERTIES_MAX], right[CONFIG_KAFKA_PROPERTIES_MAX];
+    size_t count = config_kafka_properties(a, left);
+    if (!same_text(a->address, b->address) || config_kafka_properties(b, right) != count)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!same_text(left[i].name, right[i].name) || !same_text(left[i].value, right[i].value))
+            return false;
+    return true;
+}
+
 static int add_sinks(struct broker *broker, struct err_text *why)
 {
     const struct config *cfg = broker->cfg;
@@ -266,9 +291,10 @@ static int add_sinks(struct broker *broker, struct err_text *why)
         rc = embedded_sink_new(&broker->sink, broker->log, &events, why);
     } else {
         const struct config_cluster *out = cluster_of(cfg, cfg->kafka_deadletter_topic);
-        const struct config_cluster *in = &cfg->clusters[broker->topics[0]->cluster];
+        const struct config_cluster *in =
+            broker->source_count ? &cfg->clusters[broker->topics[0]->cluster] : out;
         rc = kafka_sink(broker, out, &broker->sink, why);
-        if (rc == 0 && in != out)
+        if (rc == 0 && !same_connection(in, out))
             rc = kafka_sink(broker, in, &broker->enqueue_sink, why);
     }
     if (rc == 0)

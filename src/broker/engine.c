@@ -401,7 +401,7 @@ static enum engine_block find_block(const struct engine *engine,
         return BLOCK_DRAIN;
     if (counts->by_state[TASK_PROCESSING] >= limits->processing_max)
         return BLOCK_PROCESSING;
-    if (limits->store_max_bytes && engine->size.used_bytes >= limits->store_max_bytes)
+    if (engine->size.used_bytes >= limits->store_max_bytes)
         return BLOCK_SIZE;
     if (engine->size.disk_free_bytes < disk_floor)
         return BLOCK_DISK;

@@ -144,7 +144,7 @@ struct engine_source_options {
 
 struct engine_limits {
     size_t pending_max, processing_max, delay_warn;
-    uint64_t store_max_bytes; /* 0: no limit */
+    uint64_t store_max_bytes; /* UINT64_MAX: no limit */
     uint64_t blob_cache_bytes;
     uint32_t blob_cache_item_bytes;   /* larger payloads are never cached [65536] */
     uint32_t turn_events, turn_bytes; /* [4096], [8 MiB] */

@@ -548,15 +548,15 @@ static int on_truncate(sqlite3_file *base, sqlite3_int64 size)
 static int on_sync(sqlite3_file *base, int flags)
 {
     struct handle *h = handle_of(base);
-    int rc = operation(h->vfs, h->file, CRASH_OP_SYNC);
 
     (void)flags;
+    call_hook(h->vfs, CRASH_BEFORE_SYNC, h->file); /* first: a hook may make this very sync fail */
+    int rc = operation(h->vfs, h->file, CRASH_OP_SYNC);
     if (rc != SQLITE_OK) { /* the kernel tells once, then takes the pages for clean */
         apply_fate(h->file, &h->file->durable, &h->vfs->random);
         forget_changes(h->file);
         return rc;
     }
-    call_hook(h->vfs, CRASH_BEFORE_SYNC, h->file);
     file_sync(h->vfs, h->file);
     call_hook(h->vfs, CRASH_AFTER_SYNC, h->file);
     return SQLITE_OK;
