@@ -93,6 +93,7 @@ static void set_float(struct msgpack_value *value, uint64_t bits, size_t width)
 
 static int64_t sign_extend(uint64_t number, size_t width)
 {
+    assert(width > 0 && width <= 8);
     unsigned shift = (unsigned)(64 - 8 * width);
     return (int64_t)(number << shift) >> shift;
 }

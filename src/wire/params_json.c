@@ -51,7 +51,7 @@ static void put_base64(struct buf *out, struct bytes data)
             three = three << 8 | (k < count ? data.ptr[i + k] : 0);
         char four[4];
         for (size_t k = 0; k < 4; k++)
-            four[k] = k <= count ? base64_digits[three >> 6 * (3 - k) & 0x3f] : '=';
+            four[k] = (char)(k <= count ? base64_digits[three >> 6 * (3 - k) & 0x3f] : '=');
         buf_append(out, four, sizeof(four));
     }
 }
@@ -269,6 +269,12 @@ static bool is_digit(uint8_t c)
     return c >= '0' && c <= '9';
 }
 
+/* Of a number with a fraction or an exponent: what follows is part of it, not an integer. */
+static bool is_real_mark(uint8_t c)
+{
+    return c == '.' || c == 'e' || c == 'E';
+}
+
 /* Length of the run of digits at `at`, if it is an integer that jansson cannot hold and uint64 can.
  */
 static size_t large_integer_len(struct bytes json, size_t at)
@@ -278,7 +284,7 @@ static size_t large_integer_len(struct bytes json, size_t at)
     while (at + len < json.len && is_digit(json.ptr[at + len]))
         len++;
     bool negative = at > 0 && json.ptr[at - 1] == '-';
-    bool real = at + len < json.len && memchr(".eE", json.ptr[at + len], 3);
+    bool real = at + len < json.len && is_real_mark(json.ptr[at + len]);
     if (len < 19 || len > 20 || json.ptr[at] == '0' || negative || real)
         return 0;
     memcpy(digits, json.ptr + at, len);
@@ -294,9 +300,9 @@ static void mark_large_integers(struct bytes json, struct buf *out)
     bool in_string = false;
     for (size_t i = 0; i < json.len; i++) {
         uint8_t c = json.ptr[i];
-        bool starts =
-            !in_string && is_digit(c) &&
-            (i == 0 || !(is_digit(json.ptr[i - 1]) || memchr(".eE+", json.ptr[i - 1], 4)));
+        uint8_t before = i > 0 ? json.ptr[i - 1] : 0;
+        bool inside = is_digit(before) || is_real_mark(before) || before == '+';
+        bool starts = !in_string && !inside && is_digit(c);
         size_t len = starts ? large_integer_len(json, i) : 0;
         if (len > 0) {
             buf_append_str(out, "{\"\\u0001\":\"");

@@ -6,6 +6,7 @@
 /* What the callbacks saw, as one text. */
 struct seen {
     char text[64];
+    size_t len;
     int stop_at; /* n > 0: the n-th call returns ERR_CANCELLED */
     int calls;
 };
@@ -13,9 +14,11 @@ struct seen {
 static int note(struct seen *seen, struct bytes what)
 {
     seen->calls++;
-    assert_true(strlen(seen->text) + what.len + 2 < sizeof(seen->text));
-    strncat(seen->text, (const char *)what.ptr, what.len);
-    strcat(seen->text, ",");
+    assert_true(seen->len + what.len + 2 < sizeof(seen->text));
+    if (what.len > 0)
+        memcpy(seen->text + seen->len, what.ptr, what.len);
+    seen->len += what.len;
+    seen->text[seen->len++] = ',';
     return seen->calls == seen->stop_at ? ERR_CANCELLED : 0;
 }
 
