@@ -17,7 +17,7 @@
 
 struct image {
     int64_t low, high;
-    struct blob *records[KEPT]; /* by offset; NULL: none */
+    struct blob *records[KEPT]; /* by offset; NULL: none; each holds a reference */
 };
 
 struct storage {
@@ -31,6 +31,23 @@ static struct storage storages[2];
 static struct storage *of(const char *topic)
 {
     return &storages[!strcmp(topic, "dlq")];
+}
+
+static void copy_image(struct image *to, const struct image *from)
+{
+    to->low = from->low;
+    to->high = from->high;
+    for (size_t i = 0; i < KEPT; i++) {
+        struct blob *old = to->records[i];
+        to->records[i] = blob_ref(from->records[i]);
+        blob_unref(old);
+    }
+}
+
+static void drop_record(struct image *image, int64_t offset)
+{
+    blob_unref(image->records[offset]);
+    image->records[offset] = NULL;
 }
 
 static int take_failure(struct storage *s)
@@ -62,7 +79,7 @@ static int io_trim(void *ctx, const char *topic, int64_t next_offset)
 
     (void)ctx;
     for (int64_t i = s->now.low; i < next_offset; i++)
-        s->now.records[i] = NULL;
+        drop_record(&s->now, i);
     s->now.low = next_offset;
     s->now.high = s->now.high < next_offset ? next_offset : s->now.high;
     s->trims++;
@@ -143,7 +160,7 @@ static int commit_turn(void)
     if (rv)
         return rv;
     for (size_t i = 0; i < 2; i++)
-        storages[i].durable = storages[i].now;
+        copy_image(&storages[i].durable, &storages[i].now);
     embedded_log_committed(elog);
     return 0;
 }
@@ -160,7 +177,7 @@ static void crash(void)
 {
     close_log();
     for (size_t i = 0; i < 2; i++)
-        storages[i].now = storages[i].durable;
+        copy_image(&storages[i].now, &storages[i].durable);
     recorder_free(&recorder);
     recorder_init(&recorder);
     open_log();
@@ -199,6 +216,12 @@ static int tear_down(void **state)
     (void)state;
     close_log();
     recorder_free(&recorder);
+    for (size_t i = 0; i < 2; i++) {
+        for (int64_t k = 0; k < KEPT; k++) {
+            drop_record(&storages[i].now, k);
+            drop_record(&storages[i].durable, k);
+        }
+    }
     return 0;
 }
 
@@ -312,7 +335,9 @@ static void gaps_in_the_storage_are_stepped_over(void **state)
     append("tasks", 0, 12);
     turn();
     crash();
-    storages[0].now.records[0] = storages[0].now.records[5] = storages[0].now.records[11] = NULL;
+    drop_record(&storages[0].now, 0);
+    drop_record(&storages[0].now, 5);
+    drop_record(&storages[0].now, 11);
     append("tasks", 12, 2);
     recorder_set_credit(&recorder, 100);
     turn();
