@@ -1,431 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Two layers: a disk (struct file and its changes; what a crash makes of them) and, below it, the
- * VFS methods that SQLite calls. Contents are flat arrays: the databases of crash tests are small,
- * and copying some hundred kilobytes is the cheapest image there is.
+/* The methods that SQLite calls, locks, shared memory, hooks and faults; crash_disk.c has the disk.
  */
 #include "crash_vfs.h"
 
 #include <assert.h>
 #include <malloc.h>
-#include <sqlite3.h>
 #include <stdio.h>
 
-#include "base/list.h"
-#include "base/mem.h"
+#include "crash_disk.h"
 
 #define SECTOR        512
-#define STALE         0xd7 /* what free blocks hold */
 #define DISK_SECTOR   4096 /* what SQLite's unix VFS reports */
-#define SHM_LOCKS     SQLITE_SHM_NLOCK
 #define START_TIME_MS INT64_C(1790000000000)
 
-/* A write or a truncation that is not synced yet. */
-struct change {
-    bool truncation;
-    int64_t offset; /* truncation: the new size */
-    size_t data_at; /* in file->change_data */
-    size_t len;
-};
-
-struct handle;
-
-/* An inode. Its name is in the folder as programs see it (linked), as a power cut leaves it for
- * certain (linked_durably), in both, or, once deleted and open, in neither. */
-struct file {
-    struct list_node node;
-    char *name; /* NULL: temporary, belongs to one handle */
-    bool linked, linked_durably;
-    int handles;
-    struct buf live, durable;
-    struct change *changes;
-    size_t change_count, change_cap;
-    struct buf change_data;
-    /* Locks of SQLite's rollback mode. */
-    int shared;
-    struct handle *reserved, *pending;
-    /* Shared memory and its locks. */
-    int shm_users;
-    void **shm;
-    int shm_count;
-    int shm_shared[SHM_LOCKS];
-    struct handle *shm_exclusive[SHM_LOCKS];
-};
-
-struct fault {
-    uint64_t countdown; /* 0: none */
-    int rc;
-    bool for_ever;
-};
-
-struct crash_vfs {
-    sqlite3_vfs base;
-    char name[32];
-    struct list files;
-    uint64_t random;
-    int64_t now_us;
-    unsigned hook_events;
-    crash_hook_fn hook;
-    void *hook_ctx;
-    struct fault faults[CRASH_OP_COUNT];
-    uint64_t op_counts[CRASH_OP_COUNT];
-    bool fault_hit;
-    uint64_t capacity_bytes;
-};
-
-struct handle {
-    sqlite3_file base;
-    struct crash_vfs *vfs;
-    struct file *file;
-    int lock;
-    bool has_shm, delete_on_close;
-    unsigned shm_shared, shm_exclusive; /* bit per lock */
-};
-
-/* --- randomness ----------------------------------------------------------------------------------- */
-
-/* SplitMix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static bool chance(uint64_t *state, unsigned of_8)
-{
-    return next_random(state) % 8 < of_8;
-}
-
-/* --- files and their changes ------------------------------------------------------------------------ */
-
-static struct file *file_new(struct crash_vfs *vfs, const char *name)
-{
-    struct file *file = (struct file *)mem_zalloc(sizeof *file);
-
-    file->name = name ? mem_strdup(name) : NULL;
-    file->linked = name != NULL;
-    list_push_back(&vfs->files, &file->node);
-    return file;
-}
-
-static void file_free(struct crash_vfs *vfs, struct file *file)
-{
-    list_remove(&vfs->files, &file->node);
-    for (int i = 0; i < file->shm_count; i++)
-        mem_free(file->shm[i]);
-    mem_free(file->shm);
-    buf_free(&file->live);
-    buf_free(&file->durable);
-    buf_free(&file->change_data);
-    mem_free(file->changes);
-    mem_free(file->name);
-    mem_free(file);
-}
-
-static void free_if_unreachable(struct crash_vfs *vfs, struct file *file)
-{
-    if (!file->linked && !file->linked_durably && file->handles == 0)
-        file_free(vfs, file);
-}
-
-static struct file *file_of(struct list_node *node)
-{
-    return container_of(node, struct file, node);
-}
-
-static struct file *find(const struct crash_vfs *vfs, const char *name)
-{
-    list_foreach (&vfs->files, it)
-        if (file_of(it)->linked && strcmp(file_of(it)->name, name) == 0)
-            return file_of(it);
-    return NULL;
-}
-
-static void resize(struct buf *content, int64_t size)
-{
-    size_t len = (size_t)size;
-
-    if (len > content->len) {
-        buf_reserve(content, len - content->len);
-        memset(content->ptr + content->len, 0, len - content->len);
-    }
-    content->len = len;
-}
-
-static void overwrite(struct buf *content, int64_t offset, const void *data, size_t len)
-{
-    if (content->len < (size_t)offset + len)
-        resize(content, offset + (int64_t)len);
-    if (len)
-        memcpy(content->ptr + offset, data, len);
-}
-
-static void remember(struct file *file, const struct change *change, const void *data)
-{
-    if (file->change_count == file->change_cap) {
-        file->change_cap = file->change_cap ? 2 * file->change_cap : 32;
-        file->changes =
-            (struct change *)mem_realloc(file->changes, file->change_cap * sizeof *file->changes);
-    }
-    struct change *copy = &file->changes[file->change_count++];
-    *copy = *change;
-    copy->data_at = file->change_data.len;
-    buf_append(&file->change_data, data, change->truncation ? 0 : change->len);
-}
-
-static void file_write(struct file *file, int64_t offset, const void *data, size_t len)
-{
-    overwrite(&file->live, offset, data, len);
-    if (file->name)
-        remember(file, &(struct change){.offset = offset, .len = len}, data);
-}
-
-static void file_truncate(struct file *file, int64_t size)
-{
-    resize(&file->live, size);
-    if (file->name)
-        remember(file, &(struct change){.truncation = true, .offset = size}, NULL);
-}
-
-static void forget_changes(struct file *file)
-{
-    file->change_count = 0;
-    buf_clear(&file->change_data);
-}
-
-static void apply(const struct file *file, const struct change *change, struct buf *to)
-{
-    if (change->truncation)
-        resize(to, change->offset);
-    else
-        overwrite(to, change->offset, file->change_data.ptr + change->data_at, change->len);
-}
-
-/* The file's name and, with the folder's sync, all deletions so far become durable. */
-static void sync_folder(struct crash_vfs *vfs, struct file *file)
-{
-    if (!file->linked || file->linked_durably)
-        return;
-    file->linked_durably = true;
-    list_foreach_safe (&vfs->files, it) {
-        if (!file_of(it)->linked && file_of(it)->linked_durably) {
-            file_of(it)->linked_durably = false;
-            free_if_unreachable(vfs, file_of(it));
-        }
-    }
-}
-
-static void file_sync(struct crash_vfs *vfs, struct file *file)
-{
-    for (size_t i = 0; i < file->change_count; i++)
-        apply(file, &file->changes[i], &file->durable);
-    forget_changes(file);
-    sync_folder(vfs, file);
-}
-
-/* --- what a power cut makes of un-synced changes -------------------------------------------------------- */
-
-enum fate {
-    FATE_NOTHING,     /* none reached the disk */
-    FATE_ALL,         /* all did */
-    FATE_PREFIX,      /* the first ones, the next torn */
-    FATE_ALL_BUT_ONE, /* any one is missing */
-    FATE_SUBSET,      /* each or not */
-    FATE_SHUFFLED,    /* the same, in another order */
-    FATE_TORN,        /* each sector or not */
-    FATE_COUNT
-};
-
-/* The data is lost, the new length may be there, with zeros or with what the blocks held before. */
-static void lengthen_only(const struct change *change, struct buf *to, uint64_t *random)
-{
-    size_t end = (size_t)change->offset + change->len, old = to->len;
-
-    if (change->truncation || end <= old || chance(random, 4))
-        return;
-    resize(to, (int64_t)end);
-    if (chance(random, 2))
-        memset(to->ptr + old, STALE, end - old);
-}
-
-/* Each 512-byte sector of the file that the write touches reaches the disk with chance of_8 / 8. */
-static void apply_torn(const struct file *file, const struct change *change, struct buf *to,
-                       uint64_t *random, unsigned of_8)
-{
-    if (change->truncation) {
-        if (chance(random, of_8))
-            apply(file, change, to);
-        return;
-    }
-    lengthen_only(change, to, random);
-    for (size_t done = 0; done < change->len;) {
-        int64_t at = change->offset + (int64_t)done;
-        size_t part = SECTOR - (size_t)(at % SECTOR);
-        if (part > change->len - done)
-            part = change->len - done;
-        if (chance(random, of_8))
-            overwrite(to, at, file->change_data.ptr + change->data_at + done, part);
-        done += part;
-    }
-}
-
-static void apply_or_drop(const struct file *file, const struct change *change, struct buf *to,
-                          uint64_t *random, bool applied)
-{
-    if (applied)
-        apply(file, change, to);
-    else
-        lengthen_only(change, to, random);
-}
-
-static void apply_shuffled(const struct file *file, struct buf *to, uint64_t *random)
-{
-    size_t n = file->change_count;
-    size_t *order = (size_t *)mem_calloc(n, sizeof *order);
-
-    for (size_t i = 0; i < n; i++) {
-        size_t j = (size_t)(next_random(random) % (i + 1));
-        order[i] = order[j];
-        order[j] = i;
-    }
-    for (size_t i = 0; i < n; i++)
-        apply_or_drop(file, &file->changes[order[i]], to, random, chance(random, 4));
-    mem_free(order);
-}
-
-static void apply_prefix(const struct file *file, struct buf *to, uint64_t *random)
-{
-    size_t cut = (size_t)(next_random(random) % file->change_count);
-
-    for (size_t i = 0; i < cut; i++)
-        apply(file, &file->changes[i], to);
-    apply_torn(file, &file->changes[cut], to, random, 4);
-}
-
-/* `to` holds the durable content and becomes what the power cut left. */
-static void apply_fate(const struct file *file, struct buf *to, uint64_t *random)
-{
-    size_t n = file->change_count;
-    enum fate fate = (enum fate)(next_random(random) % FATE_COUNT);
-    size_t missing = fate == FATE_ALL_BUT_ONE && n ? (size_t)(next_random(random) % n) : n;
-    unsigned of_8 = fate == FATE_TORN ? 1 + (unsigned)(next_random(random) % 7) : 4;
-
-    if (fate == FATE_NOTHING || n == 0)
-        return;
-    if (fate == FATE_PREFIX) {
-        apply_prefix(file, to, random);
-        return;
-    }
-    if (fate == FATE_SHUFFLED) {
-        apply_shuffled(file, to, random);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (fate == FATE_TORN)
-            apply_torn(file, &file->changes[i], to, random, of_8);
-        else if (fate == FATE_SUBSET)
-            apply_or_drop(file, &file->changes[i], to, random, chance(random, 4));
-        else
-            apply_or_drop(file, &file->changes[i], to, random, i != missing);
-    }
-}
-
-/* --- images ------------------------------------------------------------------------------------------- */
-
-static void copy_buf(struct buf *to, const struct buf *from)
-{
-    buf_append(to, from->ptr, from->len);
-}
-
-static void copy_killed(struct crash_vfs *image, const struct file *from)
-{
-    if (!from->name || (!from->linked && !from->linked_durably))
-        return;
-    struct file *file = file_new(image, from->name);
-    file->linked = from->linked;
-    file->linked_durably = from->linked_durably;
-    copy_buf(&file->live, &from->live);
-    copy_buf(&file->durable, &from->durable);
-    copy_buf(&file->change_data, &from->change_data);
-    if (!from->change_count)
-        return;
-    file->change_count = file->change_cap = from->change_count;
-    file->changes = (struct change *)mem_calloc(from->change_count, sizeof *file->changes);
-    memcpy(file->changes, from->changes, from->change_count * sizeof *file->changes);
-}
-
-static bool name_survives(const struct file *file, uint64_t *random)
-{
-    if (file->linked && file->linked_durably)
-        return true;
-    return (file->linked || file->linked_durably) && chance(random, 4);
-}
-
-static void copy_cut(struct crash_vfs *image, const struct file *from, uint64_t *random)
-{
-    if (!from->name || !name_survives(from, random))
-        return;
-    struct file *older = find(image, from->name);
-    if (older) /* deleted, and its name was given to the new file */
-        file_free(image, older);
-    struct file *file = file_new(image, from->name);
-    file->linked_durably = true;
-    copy_buf(&file->durable, &from->durable);
-    apply_fate(from, &file->durable, random);
-    copy_buf(&file->live, &file->durable);
-}
-
-struct crash_vfs *crash_vfs_image(const struct crash_vfs *vfs, enum crash_mode mode, uint64_t seed)
-{
-    struct crash_vfs *image = crash_vfs_new(seed);
-    uint64_t random = seed ^ 0x5bd1e995;
-
-    image->now_us = vfs->now_us;
-    list_foreach (&vfs->files, it) {
-        if (mode == CRASH_KILL)
-            copy_killed(image, file_of(it));
-        else
-            copy_cut(image, file_of(it), &random);
-    }
-    return image;
-}
-
-void crash_vfs_put(struct crash_vfs *vfs, const char *name, struct bytes content)
-{
-    struct file *file = find(vfs, name);
-
-    if (file) {
-        assert(file->handles == 0);
-        file_free(vfs, file);
-    }
-    file = file_new(vfs, name);
-    file_write(file, 0, content.ptr, content.len);
-    file_sync(vfs, file);
-}
-
-bool crash_vfs_get(const struct crash_vfs *vfs, const char *name, struct bytes *content)
-{
-    const struct file *file = find(vfs, name);
-
-    if (!file)
-        return false;
-    *content = buf_bytes(&file->live);
-    return true;
-}
-
-size_t crash_vfs_unsynced(const struct crash_vfs *vfs)
-{
-    size_t count = 0;
-
-    list_foreach (&vfs->files, it)
-        count += file_of(it)->change_count;
-    return count;
-}
-
-/* --- hooks and faults ----------------------------------------------------------------------------------- */
+/* --- hooks and faults -------------------------------------------------------------------------- */
 
 void crash_vfs_set_hook(struct crash_vfs *vfs, unsigned events, crash_hook_fn hook, void *ctx)
 {
@@ -487,7 +75,7 @@ static bool disk_is_full(const struct crash_vfs *vfs, const struct file *file, i
     return used + ((uint64_t)end - file->live.len) > vfs->capacity_bytes;
 }
 
-/* --- SQLite's file methods -------------------------------------------------------------------------------- */
+/* --- SQLite's file methods --------------------------------------------------------------------- */
 
 static struct handle *handle_of(sqlite3_file *base)
 {
@@ -523,12 +111,12 @@ static int on_write(sqlite3_file *base, const void *data, int len, sqlite3_int64
         rc = SQLITE_FULL;
     }
     if (rc != SQLITE_OK) { /* a part may have been written all the same */
-        int part = (int)(next_random(&h->vfs->random) % (unsigned)(len / SECTOR + 1)) * SECTOR;
+        int part = (int)(disk_random(&h->vfs->random) % (unsigned)(len / SECTOR + 1)) * SECTOR;
         if (part && !disk_is_full(h->vfs, h->file, offset + part))
-            file_write(h->file, offset, data, (size_t)part);
+            disk_write(h->file, offset, data, (size_t)part);
         return rc;
     }
-    file_write(h->file, offset, data, (size_t)len);
+    disk_write(h->file, offset, data, (size_t)len);
     call_hook(h->vfs, CRASH_AFTER_WRITE, h->file);
     return SQLITE_OK;
 }
@@ -540,7 +128,7 @@ static int on_truncate(sqlite3_file *base, sqlite3_int64 size)
 
     if (rc != SQLITE_OK)
         return rc;
-    file_truncate(h->file, size);
+    disk_truncate(h->file, size);
     call_hook(h->vfs, CRASH_AFTER_TRUNCATE, h->file);
     return SQLITE_OK;
 }
@@ -552,12 +140,11 @@ static int on_sync(sqlite3_file *base, int flags)
     (void)flags;
     call_hook(h->vfs, CRASH_BEFORE_SYNC, h->file); /* first: a hook may make this very sync fail */
     int rc = operation(h->vfs, h->file, CRASH_OP_SYNC);
-    if (rc != SQLITE_OK) { /* the kernel tells once, then takes the pages for clean */
-        apply_fate(h->file, &h->file->durable, &h->vfs->random);
-        forget_changes(h->file);
+    if (rc != SQLITE_OK) {
+        disk_fail_sync(h->vfs, h->file);
         return rc;
     }
-    file_sync(h->vfs, h->file);
+    disk_sync(h->vfs, h->file);
     call_hook(h->vfs, CRASH_AFTER_SYNC, h->file);
     return SQLITE_OK;
 }
@@ -743,7 +330,7 @@ static int on_close(sqlite3_file *base)
     h->file->handles--;
     if (h->delete_on_close)
         h->file->linked = h->file->linked_durably = false;
-    free_if_unreachable(h->vfs, h->file);
+    disk_file_release(h->vfs, h->file);
     return SQLITE_OK;
 }
 
@@ -767,7 +354,7 @@ static const sqlite3_io_methods io_methods = {
     .xShmUnmap = on_shm_unmap,
 };
 
-/* --- SQLite's VFS methods ----------------------------------------------------------------------------------- */
+/* --- SQLite's VFS methods ---------------------------------------------------------------------- */
 
 static struct crash_vfs *vfs_of(sqlite3_vfs *base)
 {
@@ -779,13 +366,13 @@ static int on_open(sqlite3_vfs *base, const char *name, sqlite3_file *out, int f
 {
     struct crash_vfs *vfs = vfs_of(base);
     struct handle *h = handle_of(out);
-    struct file *file = name ? find(vfs, name) : NULL;
+    struct file *file = name ? disk_find(vfs, name) : NULL;
 
     h->base.pMethods = NULL; /* SQLite then does not close it */
     if (!file && name && !(flags & SQLITE_OPEN_CREATE))
         return SQLITE_CANTOPEN;
     if (!file)
-        file = file_new(vfs, name);
+        file = disk_file_new(vfs, name);
     file->handles++;
     *h = (struct handle){.base.pMethods = &io_methods,
                          .vfs = vfs,
@@ -799,7 +386,7 @@ static int on_open(sqlite3_vfs *base, const char *name, sqlite3_file *out, int f
 static int on_delete(sqlite3_vfs *base, const char *name, int sync_dir)
 {
     struct crash_vfs *vfs = vfs_of(base);
-    struct file *file = find(vfs, name);
+    struct file *file = disk_find(vfs, name);
 
     if (!file)
         return SQLITE_IOERR_DELETE_NOENT;
@@ -807,13 +394,13 @@ static int on_delete(sqlite3_vfs *base, const char *name, int sync_dir)
     if (sync_dir)
         file->linked_durably = false;
     call_hook(vfs, CRASH_AFTER_DELETE, file);
-    free_if_unreachable(vfs, file);
+    disk_file_release(vfs, file);
     return SQLITE_OK;
 }
 
 static int on_access(sqlite3_vfs *base, const char *name, int flags, int *result)
 {
-    const struct file *file = find(vfs_of(base), name);
+    const struct file *file = disk_find(vfs_of(base), name);
 
     /* An empty file is as good as none, as in the unix VFS. */
     *result = file && (flags != SQLITE_ACCESS_EXISTS || file->live.len > 0);
@@ -830,7 +417,7 @@ static int on_full_path(sqlite3_vfs *base, const char *name, int size, char *out
 static int on_randomness(sqlite3_vfs *base, int len, char *out)
 {
     for (int i = 0; i < len; i++)
-        out[i] = (char)next_random(&vfs_of(base)->random);
+        out[i] = (char)disk_random(&vfs_of(base)->random);
     return len;
 }
 
@@ -903,7 +490,7 @@ void crash_vfs_free(struct crash_vfs *vfs)
     sqlite3_vfs_unregister(&vfs->base);
     list_foreach_safe (&vfs->files, it) {
         assert(file_of(it)->handles == 0);
-        file_free(vfs, file_of(it));
+        disk_file_free(vfs, file_of(it));
     }
     mem_free(vfs);
 }
