@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/child.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "worker/command.h"
+#include "worker/frame.h"
+
+#define TARGET "taskmill::worker"
+
+struct child {
+    int fd;
+    struct child_shared *shared;
+    const struct tasks *tasks;
+    struct buf in, out, tail;
+    size_t pos; /* of the next frame in `in` */
+};
+
+static void ignore(int number)
+{
+    (void)number;
+}
+
+/* The parent decides when to stop: a terminal or a supervisor that signals everybody must not end a
+ * running task. A handler instead of SIG_IGN, so that commands start with the standard action. */
+static void set_signals(void)
+{
+    struct sigaction deaf = {.sa_handler = ignore, .sa_flags = SA_RESTART};
+    sigset_t none;
+
+    (void)sigaction(SIGTERM, &deaf, NULL);
+    (void)sigaction(SIGINT, &deaf, NULL);
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static enum attempt_end run_handler(struct taskmill_call *call, struct err_text *why)
+{
+    enum taskmill_status status = call->task->handler(call);
+
+    *why = call->error;
+    switch (status) {
+    case TASKMILL_COMPLETE:
+        return ATTEMPT_COMPLETE;
+    case TASKMILL_RETRY:
+        return ATTEMPT_RETRY;
+    case TASKMILL_FAILURE:
+        return ATTEMPT_FAILURE;
+    }
+    err_set(why, 0, "the handler returned %d, which is no status", (int)status);
+    return ATTEMPT_FAILURE;
+}
+
+static void log_tail(const struct taskmill_call *call, const struct buf *tail, enum attempt_end end)
+{
+    if (tail->len > 0)
+        log_at(end == ATTEMPT_COMPLETE ? LOG_INFO : LOG_WARN, TARGET,
+               LOG_FIELDS(log_str("id", call->id), log_bytes("stderr", buf_bytes(tail))),
+               "%s wrote to stderr", call->name);
+}
+
+static enum attempt_end run_task(struct child *child, struct taskmill_app *app,
+                                 struct bytes payload, struct err_text *why)
+{
+    struct taskmill_call call;
+    struct activation a;
+    const struct task_def *task = NULL;
+    const char *fault;
+    enum attempt_end end;
+
+    why->s[0] = '\0';
+    if (activation_parse(payload, &a, &fault) == 0)
+        task = tasks_find(child->tasks, app->name, a.namespace, a.taskname);
+    if (task == NULL) {
+        err_set(why, ERR_NOT_FOUND, "the task is not known here");
+        return ATTEMPT_FAILURE;
+    }
+    if (call_open(&call, task->ns->app, task, payload, why) != 0)
+        return ATTEMPT_FAILURE;
+    if (task->command != NULL) {
+        buf_clear(&child->tail);
+        end = command_run((const struct command *)task->command, &call, &child->tail, why);
+        log_tail(&call, &child->tail, end);
+    } else {
+        end = run_handler(&call, why);
+    }
+    call_close(&call);
+    return end;
+}
+
+static int answer(struct child *child, uint32_t kind, uint64_t seq, uint64_t value, const char *why)
+{
+    size_t done = 0;
+
+    frame_put(&child->out, kind, seq, value, bytes_str(why));
+    return frame_write(child->fd, &child->out, &done);
+}
+
+static int take_job(struct child *child, const struct frame_head *head, struct bytes payload)
+{
+    int64_t start_us = clock_boot_us();
+    struct err_text why;
+    enum attempt_end end;
+
+    atomic_store_explicit(&child->shared->started_ms, start_us / 1000, memory_order_relaxed);
+    atomic_store_explicit(&child->shared->started_seq, head->seq, memory_order_release);
+    end = run_task(child, child->tasks->apps[head->kind], payload, &why);
+    return answer(child, end, head->seq, (uint64_t)(clock_boot_us() - start_us), why.s);
+}
+
+/* Until the parent closes its end. */
+static void serve(struct child *child)
+{
+    struct frame_head head;
+    struct bytes payload;
+
+    for (;;) {
+        while (frame_take(&child->in, &child->pos, &head, &payload))
+            if (take_job(child, &head, payload) != 0)
+                return;
+        buf_consume(&child->in, child->pos);
+        child->pos = 0;
+        if (frame_read(child->fd, &child->in) != 0)
+            return;
+    }
+}
+
+static int start_hooks(const struct tasks *tasks)
+{
+    for (size_t i = 0; i < tasks->app_count; i++) {
+        for (struct child_start *hook = tasks->apps[i]->child_starts; hook; hook = hook->next) {
+            int rv = hook->start(hook->arg);
+
+            if (rv != 0) {
+                log_error(TARGET, LOG_FIELDS(log_str("application", tasks->apps[i]->name)),
+                          "taskmill_child_start's function returned %d; the child ends", rv);
+                return rv;
+            }
+        }
+    }
+    return 0;
+}
+
+void child_main(int fd, struct child_shared *shared, const struct tasks *tasks)
+{
+    struct child child = {.fd = fd, .shared = shared, .tasks = tasks};
+
+    set_signals();
+    if (start_hooks(tasks) != 0)
+        _exit(1);
+    if (answer(&child, FRAME_READY, 0, 0, "") == 0)
+        serve(&child);
+    (void)fflush(NULL);
+    _exit(0);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One claimed task on its way through the worker: queue, child, report. Owned by the worker; the
+ * pool has it between pool_assign and the event that ends it. */
+#ifndef TASKMILL_WORKER_JOB_H
+#define TASKMILL_WORKER_JOB_H
+
+#include "base/bytes.h"
+#include "base/list.h"
+#include "client/registry.h"
+#include "wire/consumer.h"
+
+struct job {
+    struct list_node node; /* of the queue, the child's jobs, or the reports */
+    uint64_t seq;          /* 1, 2, ... in the order of assignment */
+    struct source *source; /* who gave it and gets the report */
+    const struct task_def *task;
+    uint32_t app; /* index in struct tasks */
+    struct blob *payload;
+    struct bytes id; /* inside payload */
+    uint32_t attempts;
+    int64_t deadline_ms; /* how long it may run; 0: no limit */
+    int64_t received_ms; /* boot clock */
+
+    /* The report. */
+    struct worker *worker;
+    enum activation_status status;
+    bool fetch_next;
+    uint32_t tries;
+    int64_t next_try_ms;
+};
+
+#endif

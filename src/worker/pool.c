@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "worker/child.h"
+#include "worker/frame.h"
+
+#define TARGET         "taskmill::worker"
+#define RESPAWN_MS     100
+#define RESPAWN_MAX_MS 5000
+
+enum slot_state {
+    SLOT_EMPTY,    /* no process; one is started at spawn_ms */
+    SLOT_STARTING, /* forked, not ready */
+    SLOT_READY,
+    SLOT_LEAVING, /* we have shut its socket: it ends */
+    SLOT_DYING    /* it has closed its socket unasked */
+};
+
+struct slot {
+    enum slot_state state;
+    pid_t pid;
+    int fd;
+    struct child_shared *shared;
+    struct buf in, out;
+    size_t out_done;
+    struct list jobs;      /* in the order they were given */
+    int64_t head_given_ms; /* when the first of them was given, or became first */
+    uint32_t given;        /* in the life of this process */
+    bool killed;           /* for a missed deadline */
+    bool finished_any;
+    uint32_t failures; /* deaths in a row without a finished job */
+    int64_t spawn_ms;
+};
+
+/* A cache line each: children write them. */
+union shared_cell {
+    struct child_shared shared;
+    char line[64];
+};
+
+struct pool {
+    struct pool_options options;
+    struct slot *slots;
+    union shared_cell *cells;
+    size_t ready, jobs;
+    uint64_t next_seq;
+};
+
+int pool_new(struct pool **out, const struct pool_options *options, struct err_text *why)
+{
+    size_t bytes = options->size * sizeof(union shared_cell);
+    void *cells = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct pool *pool;
+
+    if (cells == MAP_FAILED)
+        return err_set(why, ERR_SYSTEM, "memory for %u children: %s", options->size,
+                       strerror(errno));
+    pool = mem_zalloc(sizeof *pool);
+    pool->options = *options;
+    pool->cells = (union shared_cell *)cells;
+    pool->slots = mem_calloc(options->size, sizeof *pool->slots);
+    pool->next_seq = 1;
+    for (uint32_t i = 0; i < options->size; i++) {
+        pool->slots[i].fd = -1;
+        pool->slots[i].shared = &pool->cells[i].shared;
+        list_init(&pool->slots[i].jobs);
+    }
+    *out = pool;
+    return 0;
+}
+
+static void set_state(struct pool *pool, struct slot *slot, enum slot_state state)
+{
+    pool->ready -= slot->state == SLOT_READY;
+    pool->ready += state == SLOT_READY;
+    slot->state = state;
+}
+
+/* --- start ------------------------------------------------------------------------------------- */
+
+static void in_child(struct pool *pool, struct slot *slot, int fd, pid_t parent)
+{
+    (void)setpgid(0, 0);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    /* The parent's ends: a child that kept one would hide the parent's death from its brother. */
+    for (uint32_t i = 0; i < pool->options.size; i++)
+        if (pool->slots[i].fd >= 0)
+            close(pool->slots[i].fd);
+    pool->options.events.forked(pool->options.events.ctx);
+    child_main(fd, slot->shared, pool->options.tasks);
+}
+
+static int spawn(struct pool *pool, struct slot *slot)
+{
+    int ends[2];
+    pid_t parent = getpid(), pid;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        return ERR_SYSTEM;
+    atomic_store(&slot->shared->started_seq, 0);
+    (void)fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        close(ends[0]);
+        in_child(pool, slot, ends[1], parent);
+    }
+    close(ends[1]);
+    if (pid < 0) {
+        close(ends[0]);
+        return ERR_SYSTEM;
+    }
+    /* Both sides do it, so that neither has to wait for the other. */
+    (void)setpgid(pid, pid);
+    (void)fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    slot->fd = ends[0];
+    slot->pid = pid;
+    slot->given = 0;
+    slot->killed = slot->finished_any = false;
+    set_state(pool, slot, SLOT_STARTING);
+    return 0;
+}
+
+static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
+{
+    if (spawn(pool, slot) == 0)
+        return;
+    log_error(TARGET, LOG_FIELDS(log_str("error", strerror(errno))), "cannot start a child");
+    slot->spawn_ms = now_ms + RESPAWN_MAX_MS;
+}
+
+/* --- end --------------------------------------------------------------------------------------- */
+
+static void drop_buffers(struct slot *slot)
+{
+    buf_free(&slot->in);
+    buf_free(&slot->out);
+    slot->out_done = 0;
+}
+
+static struct job *take_first(struct pool *pool, struct slot *slot, int64_t now_ms)
+{
+    struct list_node *node = list_pop_front(&slot->jobs);
+
+    if (node == NULL)
+        return NULL;
+    pool->jobs--;
+    slot->head_given_ms = now_ms;
+    return container_of(node, struct job, node);
+}
+
+static void on_frame(struct pool *pool, struct slot *slot, const struct frame_head *head,
+                     struct bytes body, int64_t now_ms)
+{
+    struct err_text why;
+    struct job *job;
+
+    if (head->kind == FRAME_READY) {
+        if (slot->state == SLOT_STARTING)
+            set_state(pool, slot, SLOT_READY);
+        return;
+    }
+    job = take_first(pool, slot, now_ms);
+    if (job == NULL)
+        return;
+    slot->finished_any = true;
+    slot->failures = 0;
+    err_set(&why, 0, "%.*s", BYTES_FMT_ARG(body));
+    pool->options.events.done(pool->options.events.ctx, job, (enum attempt_end)head->kind, why.s,
+                              (int64_t)head->value);
+}
+
+static void take_frames(struct pool *pool, struct slot *slot, int64_t now_ms)
+{
+    struct frame_head head;
+    struct bytes body;
+    size_t pos = 0;
+
+    while (frame_take(&slot->in, &pos, &head, &body))
+        on_frame(pool, slot, &head, body, now_ms);
+    buf_consume(&slot->in, pos);
+}
+
+/* Everything the dead child has said. */
+static void read_rest(struct pool *pool, struct slot *slot, int64_t now_ms)
+{
+    size_t before;
+
+    do {
+        before = slot->in.len;
+    } while (frame_read(slot->fd, &slot->in) == 0 && slot->in.len > before);
+    take_frames(pool, slot, now_ms);
+}
+
+static void describe(struct err_text *why, const struct slot *slot, const siginfo_t *info)
+{
+    if (slot->killed)
+        err_set(why, 0, "killed: the processing deadline passed");
+    else if (info->si_code == CLD_EXITED)
+        err_set(why, 0, "the child called exit(%d)", info->si_status);
+    else
+        err_set(why, 0, "the child was killed by signal %d (%s)", info->si_status,
+                strsignal(info->si_status));
+}
+
+/* The first job was running if the child has said so; those behind it were not. */
+static void settle_jobs(struct pool *pool, struct slot *slot, const siginfo_t *info, int64_t now_ms)
+{
+    uint64_t started = atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire);
+    struct err_text why;
+    struct job *job;
+
+    describe(&why, slot, info);
+    while ((job = take_first(pool, slot, now_ms)) != NULL) {
+        int64_t run_ms = now_ms - atomic_load(&slot->shared->started_ms);
+
+        if (job->seq <= started)
+            pool->options.events.done(pool->options.events.ctx, job,
+                                      slot->killed ? ATTEMPT_DEADLINE : ATTEMPT_FAILURE, why.s,
+                                      run_ms * 1000);
+        else
+            pool->options.events.returned(pool->options.events.ctx, job);
+    }
+}
+
+static void bury(struct pool *pool, struct slot *slot, const siginfo_t *info, int64_t now_ms)
+{
+    bool expected = slot->state == SLOT_LEAVING;
+    uint32_t shift;
+
+    /* Before the process is collected, so that its group's number is still its own. */
+    if (!expected)
+        (void)kill(-slot->pid, SIGKILL);
+    (void)waitpid(slot->pid, NULL, 0);
+    read_rest(pool, slot, now_ms);
+    if (!expected && !slot->killed && list_empty(&slot->jobs))
+        log_warn(TARGET, LOG_FIELDS(log_int("pid", slot->pid)), "a child ended unasked");
+    settle_jobs(pool, slot, info, now_ms);
+    close(slot->fd);
+    slot->fd = -1;
+    drop_buffers(slot);
+    if (!slot->finished_any && !expected)
+        slot->failures++;
+    shift = slot->failures < 10 ? slot->failures : 10;
+    slot->spawn_ms = now_ms;
+    if (slot->failures > 0)
+        slot->spawn_ms +=
+            RESPAWN_MS << shift < RESPAWN_MAX_MS ? RESPAWN_MS << shift : RESPAWN_MAX_MS;
+    set_state(pool, slot, SLOT_EMPTY);
+}
+
+void pool_reap(struct pool *pool, int64_t now_ms)
+{
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        struct slot *slot = &pool->slots[i];
+        siginfo_t info = {0};
+
+        if (slot->state != SLOT_EMPTY &&
+            waitid(P_PID, (id_t)slot->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+            info.si_pid == slot->pid)
+            bury(pool, slot, &info, now_ms);
+    }
+}
+
+void pool_free(struct pool *pool)
+{
+    struct list_node *node;
+
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        struct slot *slot = &pool->slots[i];
+
+        if (slot->state != SLOT_EMPTY) {
+            (void)kill(-slot->pid, SIGKILL);
+            (void)waitpid(slot->pid, NULL, 0);
+            close(slot->fd);
+        }
+        while ((node = list_pop_front(&slot->jobs)) != NULL)
+            pool->options.events.returned(pool->options.events.ctx,
+                                          container_of(node, struct job, node));
+        drop_buffers(slot);
+    }
+    (void)munmap(pool->cells, pool->options.size * sizeof(union shared_cell));
+    mem_free(pool->slots);
+    mem_free(pool);
+}
+
+/* --- deadlines --------------------------------------------------------------------------------- */
+
+/* When the first job of the child must be looked at. Its clock runs from its start, which the child
+ * has written down; until then, from when it was given. */
+static int64_t slot_due(const struct slot *slot)
+{
+    const struct list_node *node = list_first(&slot->jobs);
+    const struct job *job;
+    int64_t from = slot->head_given_ms;
+
+    if (node == NULL || slot->killed)
+        return CLOCK_NEVER;
+    job = container_of(node, const struct job, node);
+    if (job->deadline_ms == 0)
+        return CLOCK_NEVER;
+    if (atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq)
+        from = atomic_load(&slot->shared->started_ms);
+    return clock_add(from, job->deadline_ms);
+}
+
+static bool has_started(const struct slot *slot)
+{
+    const struct job *job = container_of(list_first(&slot->jobs), const struct job, node);
+
+    return atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq;
+}
+
+static void check_deadline(struct slot *slot, int64_t now_ms)
+{
+    if (slot_due(slot) > now_ms)
+        return;
+    if (!has_started(slot)) {
+        /* Its result may be on the way, or the machine is slow: look again soon. */
+        slot->head_given_ms += 100;
+        return;
+    }
+    slot->killed = true;
+    (void)kill(-slot->pid, SIGKILL);
+}
+
+void pool_tick(struct pool *pool, int64_t now_ms)
+{
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        struct slot *slot = &pool->slots[i];
+
+        if (slot->state == SLOT_EMPTY && slot->spawn_ms <= now_ms)
+            try_spawn(pool, slot, now_ms);
+        else if (slot->state != SLOT_EMPTY)
+            check_deadline(slot, now_ms);
+    }
+}
+
+int64_t pool_next_ms(const struct pool *pool)
+{
+    int64_t next = CLOCK_NEVER;
+
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        const struct slot *slot = &pool->slots[i];
+        int64_t due = slot->state == SLOT_EMPTY ? slot->spawn_ms : slot_due(slot);
+
+        if (due < next)
+            next = due;
+    }
+    return next;
+}
+
+/* --- jobs -------------------------------------------------------------------------------------- */
+
+size_t pool_ready(const struct pool *pool)
+{
+    return pool->ready;
+}
+
+size_t pool_jobs(const struct pool *pool)
+{
+    return pool->jobs;
+}
+
+static bool worn_out(const struct pool *pool, const struct slot *slot)
+{
+    return pool->options.max_tasks != 0 && slot->given >= pool->options.max_tasks;
+}
+
+bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t now_ms)
+{
+    struct slot *best = NULL;
+
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        struct slot *slot = &pool->slots[i];
+
+        if (slot->state != SLOT_READY || slot->killed || worn_out(pool, slot) ||
+            slot->jobs.count >= max_each)
+            continue;
+        if (best == NULL || slot->jobs.count < best->jobs.count)
+            best = slot;
+    }
+    if (best == NULL)
+        return false;
+    if (list_empty(&best->jobs))
+        best->head_given_ms = now_ms;
+    job->seq = pool->next_seq++;
+    list_push_back(&best->jobs, &job->node);
+    pool->jobs++;
+    best->given++;
+    frame_put(&best->out, job->app, job->seq, 0, blob_bytes(job->payload));
+    return true;
+}
+
+static void flush_slot(struct slot *slot)
+{
+    /* A closed socket means a dying child: SIGCHLD brings the rest. */
+    if (slot->out.len > slot->out_done)
+        (void)frame_write(slot->fd, &slot->out, &slot->out_done);
+}
+
+void pool_flush(struct pool *pool)
+{
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        struct slot *slot = &pool->slots[i];
+
+        if (slot->state == SLOT_EMPTY)
+            continue;
+        flush_slot(slot);
+        if (slot->state == SLOT_READY && worn_out(pool, slot) && list_empty(&slot->jobs)) {
+            (void)shutdown(slot->fd, SHUT_WR);
+            set_state(pool, slot, SLOT_LEAVING);
+        }
+    }
+}
+
+size_t pool_poll(struct pool *pool, struct pollfd *fds)
+{
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        const struct slot *slot = &pool->slots[i];
+
+        fds[i] = (struct pollfd){.fd = slot->fd, .events = POLLIN};
+        if (slot->out.len > slot->out_done)
+            fds[i].events |= POLLOUT;
+        /* It will be collected; until then the end of its stream would wake us in vain. */
+        if (slot->state == SLOT_LEAVING || slot->state == SLOT_DYING)
+            fds[i].fd = -1;
+    }
+    return pool->options.size;
+}
+
+void pool_io(struct pool *pool, const struct pollfd *fds, int64_t now_ms)
+{
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        struct slot *slot = &pool->slots[i];
+
+        if (fds[i].fd < 0 || fds[i].fd != slot->fd || fds[i].revents == 0)
+            continue;
+        if (frame_read(slot->fd, &slot->in) != 0) {
+            /* Dead or dying; without this the loop would spin until SIGCHLD. */
+            take_frames(pool, slot, now_ms);
+            set_state(pool, slot, SLOT_DYING);
+            continue;
+        }
+        take_frames(pool, slot, now_ms);
+    }
+}

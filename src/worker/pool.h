@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The children of a worker: forked in advance, each on a socketpair and in a process group of its
+ * own. The pool enforces deadlines by killing the whole group, replaces what died or has run enough
+ * tasks, and never lets a job that a child has started be started again (struct child_shared).
+ *
+ * Driven by the worker's loop, one thread: pool_poll, poll(2), pool_io, pool_tick, assign,
+ * pool_flush.
+ */
+#ifndef TASKMILL_WORKER_POOL_H
+#define TASKMILL_WORKER_POOL_H
+
+#include <poll.h>
+
+#include "client/retry.h"
+#include "worker/job.h"
+#include "worker/tasks.h"
+
+struct pool;
+
+struct pool_events {
+    void *ctx;
+    /* The job has ended; `why` has a line unless it is complete. */
+    void (*done)(void *ctx, struct job *job, enum attempt_end end, const char *why, int64_t run_us);
+    /* Its child died before it was started: it may go to another. */
+    void (*returned)(void *ctx, struct job *job);
+    /* In a new child: close what belongs to the parent. */
+    void (*forked)(void *ctx);
+};
+
+struct pool_options {
+    const struct tasks *tasks;
+    uint32_t size;
+    uint32_t max_tasks; /* a child is replaced after so many; 0: never */
+    struct pool_events events;
+};
+
+/* Starts no child before the first pool_tick. */
+int pool_new(struct pool **out, const struct pool_options *options, struct err_text *why);
+/* Kills what is left; the jobs inside, started or not, go to `returned`. */
+void pool_free(struct pool *pool);
+
+/* Fills one entry for each child (fd -1 for none); returns how many: always `size`. */
+size_t pool_poll(struct pool *pool, struct pollfd *fds);
+void pool_io(struct pool *pool, const struct pollfd *fds, int64_t now_ms);
+/* After SIGCHLD: collects children that ended. */
+void pool_reap(struct pool *pool, int64_t now_ms);
+/* Starts children and kills those past their deadline. */
+void pool_tick(struct pool *pool, int64_t now_ms);
+int64_t pool_next_ms(const struct pool *pool);
+
+size_t pool_ready(const struct pool *pool); /* children that can run tasks */
+size_t pool_jobs(const struct pool *pool);  /* jobs they have */
+/* Gives a job to the child that has the fewest; false when each has `max_each` already. */
+bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t now_ms);
+void pool_flush(struct pool *pool);
+
+#endif

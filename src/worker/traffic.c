@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The calls to brokers: GetTask for claims, SetTaskStatus for reports, which may bring the next
+ * task. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "client/hostport.h"
+#include "worker/worker_int.h"
+
+#define CLAIM_TIMEOUT_MS  30000 /* brokers end their hold before it */
+#define REPORT_TIMEOUT_MS 10000
+#define MESSAGE_MAX       (64u << 20)
+
+static struct host *host_of(const struct source *source)
+{
+    return container_of(source->peer, struct host, peer);
+}
+
+int traffic_open(struct worker *worker, struct err_text *why)
+{
+    const struct host_list *list = worker->options.hosts;
+    size_t applications = worker->options.tasks->application_count;
+
+    worker->hosts = mem_calloc(list->count, sizeof *worker->hosts);
+    worker->claims.count = list->count * applications;
+    worker->claims.sources = mem_calloc(worker->claims.count, sizeof *worker->claims.sources);
+    for (size_t i = 0; i < list->count; i++) {
+        struct rpc_client_options options = {.message_max = MESSAGE_MAX};
+        char name[HOSTPORT_HOST_MAX];
+
+        if (hostport_parse(list->items[i], name, &options.port) != 0)
+            return err_set(why, ERR_INVALID, "broker '%s' is not host:port", list->items[i]);
+        options.host = name;
+        if (worker->options.secret != NULL)
+            options.secret = bytes_str(worker->options.secret);
+        worker->hosts[i].name = list->items[i];
+        worker->hosts[i].rpc = rpc_client_new(&options);
+        for (size_t j = 0; j < applications; j++)
+            worker->claims.sources[i * applications + j] =
+                (struct source){.peer = &worker->hosts[i].peer, .application = (uint32_t)j};
+    }
+    /* Not every worker of a fleet starts with the first broker. */
+    if (worker->claims.count > 0)
+        worker->claims.next = worker_chance(worker) % worker->claims.count;
+    return 0;
+}
+
+void traffic_close(struct worker *worker)
+{
+    if (worker->hosts == NULL)
+        return;
+    for (size_t i = 0; i < worker->options.hosts->count; i++)
+        rpc_client_free(worker->hosts[i].rpc);
+    mem_free(worker->hosts);
+    mem_free(worker->claims.sources);
+}
+
+/* --- what a call says about its broker --------------------------------------------------------- */
+
+static void host_failed(struct worker *worker, struct host *host, const char *call,
+                        const struct rpc_result *result)
+{
+    /* Our own doing, at the end. */
+    if (worker->draining && result->status == GRPC_CANCELLED)
+        return;
+    if (!claims_peer_failed(&host->peer, worker_chance(worker), worker->now_ms))
+        return;
+    log_at(host->peer.failures == 1 || host->peer.failures % 8 == 0 ? LOG_WARN : LOG_DEBUG,
+           WORKER_TARGET,
+           LOG_FIELDS(log_str("broker", host->name),
+                      log_str("status", grpc_status_name(result->status)),
+                      log_str("error", result->message)),
+           "%s failed; the broker is left alone for %lld ms", call,
+           (long long)(host->peer.blocked_until_ms - worker->now_ms));
+}
+
+static void host_ok(struct host *host)
+{
+    if (claims_peer_ok(&host->peer))
+        log_info(WORKER_TARGET, LOG_FIELDS(log_str("broker", host->name)),
+                 "the broker answers again");
+}
+
+/* True if the response brought a task, which is then on its way. */
+static bool take_response(struct worker *worker, struct source *source, struct bytes body)
+{
+    struct bytes activation;
+    const char *fault = "";
+    bool has_task = false;
+
+    if (task_response_decode(body, &has_task, &activation, &fault) != 0) {
+        log_error(WORKER_TARGET,
+                  LOG_FIELDS(log_str("broker", host_of(source)->name), log_str("error", fault)),
+                  "a broker's response cannot be read");
+        return false;
+    }
+    if (has_task)
+        worker_take_task(worker, source, activation);
+    return has_task;
+}
+
+static struct task_filter filter_of(const struct worker *worker, const struct source *source)
+{
+    struct task_filter filter = {
+        .has_application = true,
+        .application = bytes_str(worker->options.tasks->applications[source->application])};
+
+    if (worker->options.namespace != NULL) {
+        filter.has_namespace = true;
+        filter.namespace = bytes_str(worker->options.namespace);
+    }
+    return filter;
+}
+
+/* --- claims ------------------------------------------------------------------------------------ */
+
+static void claim_done(void *ctx, const struct rpc_result *result)
+{
+    struct claim *claim = (struct claim *)ctx;
+    struct worker *worker = claim->worker;
+    struct source *source = claim->source;
+    int64_t took_ms = worker->now_ms - claim->sent_ms;
+    bool cancelled = claim->cancelled;
+
+    list_remove(&worker->open_claims, &claim->node);
+    claims_closed(&worker->claims, source);
+    mem_free(claim);
+    if (cancelled && result->status == GRPC_CANCELLED)
+        return;
+    if (result->status == GRPC_OK || result->status == GRPC_NOT_FOUND) {
+        host_ok(host_of(source));
+        if (result->status == GRPC_OK && take_response(worker, source, result->body))
+            claims_got_task(source);
+        else
+            claims_got_nothing(source, took_ms, worker->now_ms);
+        return;
+    }
+    host_failed(worker, host_of(source), "GetTask", result);
+}
+
+static void open_claim(struct worker *worker, struct source *source)
+{
+    struct claim *claim = mem_zalloc(sizeof *claim);
+    struct task_filter filter = filter_of(worker, source);
+    struct host *host = host_of(source);
+    struct buf message = {0};
+
+    claim->worker = worker;
+    claim->source = source;
+    claim->sent_ms = worker->now_ms;
+    list_push_back(&worker->open_claims, &claim->node);
+    claims_opened(&worker->claims, source);
+    task_filter_encode(&filter, &message);
+    host->dirty = true;
+    rpc_client_call(host->rpc, CONSUMER_GET_TASK, buf_bytes(&message), CLAIM_TIMEOUT_MS, claim_done,
+                    claim, worker->now_ms, &claim->call);
+    buf_free(&message);
+}
+
+/* Cancelling ends a claim inside the call: the list is walked anew each time. */
+void traffic_cancel_claims(struct worker *worker)
+{
+    struct list_node *node;
+
+    while ((node = list_last(&worker->open_claims)) != NULL) {
+        struct claim *claim = container_of(node, struct claim, node);
+        struct host *host = host_of(claim->source);
+
+        claim->cancelled = true;
+        host->dirty = true;
+        rpc_client_cancel(host->rpc, claim->call);
+    }
+}
+
+static size_t in_hand(const struct worker *worker)
+{
+    return worker->queue.count + pool_jobs(worker->pool) + worker->hopeful;
+}
+
+static int64_t oldest_claim_ms(const struct worker *worker)
+{
+    const struct list_node *node = list_first(&worker->open_claims);
+
+    return node ? container_of(node, const struct claim, node)->sent_ms : CLOCK_NEVER;
+}
+
+/* A free child whose call is being held: ask the other sources, too. */
+static void widen(struct worker *worker)
+{
+    struct source *source;
+
+    if (oldest_claim_ms(worker) > worker->now_ms - CLAIMS_WIDEN_MS)
+        return;
+    while ((source = claims_pick(&worker->claims, true, worker->now_ms)) != NULL)
+        open_claim(worker, source);
+}
+
+void traffic_claim(struct worker *worker)
+{
+    size_t capacity = worker_capacity(worker), hand = in_hand(worker), free_places, wanted;
+    struct source *source;
+
+    if (worker->draining || hand >= capacity) {
+        traffic_cancel_claims(worker);
+        return;
+    }
+    free_places = capacity - hand;
+    wanted = free_places < pool_ready(worker->pool) ? free_places : pool_ready(worker->pool);
+    while (worker->claims.open < wanted &&
+           (source = claims_pick(&worker->claims, false, worker->now_ms)) != NULL)
+        open_claim(worker, source);
+    if (worker->claims.count > 1)
+        widen(worker);
+}
+
+/* --- reports ----------------------------------------------------------------------------------- */
+
+static void report_again(struct worker *worker, struct job *job)
+{
+    struct peer *peer = job->source->peer;
+    int64_t at = worker->now_ms + claims_report_pause_ms(++job->tries, worker_chance(worker));
+
+    job->next_try_ms = peer->blocked_until_ms > at ? peer->blocked_until_ms : at;
+    peer->unreported++;
+    list_push_back(&worker->reports, &job->node);
+}
+
+/* Trying again cannot help: the broker understood the call and refuses its content. */
+static bool refused_for_good(int status)
+{
+    return status == GRPC_INVALID_ARGUMENT || status == GRPC_UNIMPLEMENTED;
+}
+
+static void report_done(void *ctx, const struct rpc_result *result)
+{
+    struct job *job = (struct job *)ctx;
+    struct worker *worker = job->worker;
+    struct host *host = host_of(job->source);
+
+    worker->sent--;
+    worker->hopeful -= job->fetch_next;
+    if (result->status == GRPC_OK || result->status == GRPC_NOT_FOUND) {
+        host_ok(host);
+        if (result->status == GRPC_OK && job->fetch_next)
+            (void)take_response(worker, job->source, result->body);
+    } else if (refused_for_good(result->status)) {
+        log_error(WORKER_TARGET,
+                  LOG_FIELDS(log_bytes("id", job->id), log_str("broker", host->name),
+                             log_str("error", result->message)),
+                  "the broker refuses a report: it will not hear how this task ended");
+    } else {
+        host_failed(worker, host, "SetTaskStatus", result);
+        report_again(worker, job);
+        return;
+    }
+    worker_free_job(job);
+}
+
+static bool wants_next(struct worker *worker, struct source *source)
+{
+    return !worker->draining && in_hand(worker) + worker->claims.open < worker_capacity(worker) &&
+           claims_fetch_next(&worker->claims, source, worker->options.rebalance_after);
+}
+
+static void send_report(struct worker *worker, struct job *job)
+{
+    struct host *host = host_of(job->source);
+    struct set_status_request request = {.id = job->id, .status = job->status};
+    struct buf message = {0};
+
+    job->fetch_next = wants_next(worker, job->source);
+    if (job->fetch_next) {
+        request.has_fetch_next = true;
+        request.fetch_next = filter_of(worker, job->source);
+    }
+    if (job->status == ACTIVATION_RETRY)
+        retry_fill_report(&job->task->options.retry, &request);
+    set_status_encode(&request, &message);
+    worker->hopeful += job->fetch_next;
+    worker->sent++;
+    host->dirty = true;
+    rpc_client_call(host->rpc, CONSUMER_SET_STATUS, buf_bytes(&message), REPORT_TIMEOUT_MS,
+                    report_done, job, worker->now_ms, NULL);
+    buf_free(&message);
+}
+
+void traffic_report(struct worker *worker, struct job *job, enum activation_status status)
+{
+    job->status = status;
+    job->worker = worker;
+    send_report(worker, job);
+}
+
+void traffic_send_reports(struct worker *worker)
+{
+    list_foreach_safe (&worker->reports, node) {
+        struct job *job = container_of(node, struct job, node);
+
+        if (job->next_try_ms > worker->now_ms)
+            continue;
+        list_remove(&worker->reports, node);
+        job->source->peer->unreported--;
+        send_report(worker, job);
+    }
+}
+
+int64_t traffic_next_ms(const struct worker *worker)
+{
+    int64_t next = CLOCK_NEVER;
+
+    list_foreach (&worker->reports, node) {
+        const struct job *job = container_of(node, const struct job, node);
+
+        if (job->next_try_ms < next)
+            next = job->next_try_ms;
+    }
+    if (!worker->draining) {
+        int64_t at = claims_next_ms(&worker->claims, worker->now_ms);
+
+        next = at < next ? at : next;
+        /* Time to widen: only while a source without a call could be asked. */
+        if (worker->claims.count > 1 && worker->claims.open > 0 &&
+            worker->claims.open < worker->claims.count) {
+            at = clock_add(oldest_claim_ms(worker), CLAIMS_WIDEN_MS);
+            if (at > worker->now_ms && at < next)
+                next = at;
+        }
+    }
+    return next;
+}

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "client/dispatch.h"
+#include "worker/worker_int.h"
+
+#define SHORT_RUN_US     5000
+#define IDLE_SAY_MS      60000
+#define HEALTH_RETELL_MS 60000
+
+uint32_t worker_chance(struct worker *worker)
+{
+    worker->chance ^= worker->chance << 13;
+    worker->chance ^= worker->chance >> 17;
+    worker->chance ^= worker->chance << 5;
+    return worker->chance;
+}
+
+/* With short tasks the way to the broker and back is what a child would wait for. */
+static bool runs_are_short(const struct worker *worker)
+{
+    return worker->average_run_us >= 0 && worker->average_run_us < SHORT_RUN_US;
+}
+
+size_t worker_capacity(const struct worker *worker)
+{
+    return pool_ready(worker->pool) * (runs_are_short(worker) ? 2 : 1);
+}
+
+/* --- jobs -------------------------------------------------------------------------------------- */
+
+void worker_free_job(struct job *job)
+{
+    blob_unref(job->payload);
+    mem_free(job);
+}
+
+static uint32_t app_index(const struct tasks *tasks, const struct taskmill_app *app)
+{
+    uint32_t i = 0;
+
+    while (tasks->apps[i] != app)
+        i++;
+    return i;
+}
+
+static int64_t limit_ms(uint64_t seconds)
+{
+    return seconds > INT64_MAX / 1000 ? CLOCK_NEVER : (int64_t)seconds * 1000;
+}
+
+static void refuse(struct worker *worker, struct job *job, const struct activation *a)
+{
+    log_error(WORKER_TARGET,
+              LOG_FIELDS(log_bytes("id", a->id), log_bytes("namespace", a->namespace),
+                         log_bytes("task", a->taskname)),
+              "unknown task: no module and no command file of this worker declares it");
+    traffic_report(worker, job, ACTIVATION_FAILURE);
+}
+
+void worker_take_task(struct worker *worker, struct source *source, struct bytes activation)
+{
+    const struct tasks *tasks = worker->options.tasks;
+    struct job *job = mem_zalloc(sizeof *job);
+    const char *fault = "";
+    struct activation a;
+
+    job->payload = blob_copy(activation);
+    job->source = source;
+    job->received_ms = worker->now_ms;
+    if (activation_parse(blob_bytes(job->payload), &a, &fault) != 0) {
+        /* Without an id there is nothing to report; the broker's deadline ends it. */
+        log_error(WORKER_TARGET, LOG_FIELDS(log_str("error", fault)),
+                  "a broker handed out an activation that cannot be read");
+        worker_free_job(job);
+        return;
+    }
+    job->id = a.id;
+    job->attempts = a.retry_state.attempts;
+    job->deadline_ms = limit_ms(a.processing_deadline_duration);
+    job->task =
+        tasks_find(tasks, tasks->applications[source->application], a.namespace, a.taskname);
+    if (job->task == NULL) {
+        refuse(worker, job, &a);
+        return;
+    }
+    job->app = app_index(tasks, job->task->ns->app);
+    list_push_back(&worker->queue, &job->node);
+}
+
+static void log_end(const struct job *job, enum attempt_end end, enum activation_status status,
+                    const char *why)
+{
+    static const char *const said[] = {[ATTEMPT_COMPLETE] = "completed",
+                                       [ATTEMPT_FAILURE] = "failed",
+                                       [ATTEMPT_RETRY] = "asked for a retry",
+                                       [ATTEMPT_DEADLINE] = "ran past its deadline"};
+
+    if (end == ATTEMPT_COMPLETE)
+        return;
+    log_at(status == ACTIVATION_RETRY ? LOG_INFO : LOG_WARN, WORKER_TARGET,
+           LOG_FIELDS(log_bytes("id", job->id), log_str("namespace", job->task->ns->name),
+                      log_str("task", job->task->name), log_int("attempt", job->attempts),
+                      log_str("error", why)),
+           "a task %s%s", said[end],
+           status == ACTIVATION_RETRY ? ": it will run again"
+           : end == ATTEMPT_RETRY     ? ", but has no attempt left"
+                                      : "");
+}
+
+static void on_done(void *ctx, struct job *job, enum attempt_end end, const char *why,
+                    int64_t run_us)
+{
+    struct worker *worker = (struct worker *)ctx;
+    enum activation_status status = retry_decide(&job->task->options.retry, job->attempts, end);
+
+    worker->finished++;
+    if (worker->average_run_us < 0)
+        worker->average_run_us = run_us;
+    worker->average_run_us += (run_us - worker->average_run_us) / 16;
+    log_end(job, end, status, why);
+    traffic_report(worker, job, status);
+}
+
+static void on_returned(void *ctx, struct job *job)
+{
+    struct worker *worker = (struct worker *)ctx;
+
+    list_push_front(&worker->queue, &job->node);
+}
+
+/* In a new child. */
+static void on_forked(void *ctx)
+{
+    struct worker *worker = (struct worker *)ctx;
+
+    close(worker->signal_fd);
+    for (size_t i = 0; i < worker->options.hosts->count; i++)
+        if (rpc_client_fd(worker->hosts[i].rpc) >= 0)
+            close(rpc_client_fd(worker->hosts[i].rpc));
+}
+
+/* Its deadline at the broker ran since the claim: by now another worker may have it. */
+static bool waited_too_long(const struct worker *worker, const struct job *job)
+{
+    return job->deadline_ms != 0 && worker->now_ms - job->received_ms > job->deadline_ms;
+}
+
+static void assign_jobs(struct worker *worker)
+{
+    struct list_node *node;
+
+    while ((node = list_first(&worker->queue)) != NULL) {
+        struct job *job = container_of(node, struct job, node);
+
+        list_remove(&worker->queue, node);
+        if (waited_too_long(worker, job)) {
+            log_warn(
+                WORKER_TARGET,
+                LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
+                "a claimed task found no free child before its deadline; it is left to the broker");
+            worker_free_job(job);
+            continue;
+        }
+        if (!pool_assign(worker->pool, job, runs_are_short(worker) ? 2 : 1, worker->now_ms)) {
+            list_push_front(&worker->queue, node);
+            break;
+        }
+    }
+    pool_flush(worker->pool);
+}
+
+/* --- health ------------------------------------------------------------------------------------ */
+
+/* Probes delete the file: it is made anew each time. */
+static int touch(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644), rv;
+
+    if (fd < 0)
+        return -1;
+    rv = futimens(fd, NULL);
+    close(fd);
+    return rv;
+}
+
+static void touch_health(struct worker *worker)
+{
+    if (worker->options.health_path == NULL || worker->now_ms < worker->health_ms)
+        return;
+    worker->health_ms = worker->now_ms + worker->options.health_every_ms;
+    if (touch(worker->options.health_path) == 0 || worker->now_ms < worker->health_warned_ms)
+        return;
+    worker->health_warned_ms = worker->now_ms + HEALTH_RETELL_MS;
+    log_error(
+        WORKER_TARGET,
+        LOG_FIELDS(log_str("path", worker->options.health_path), log_str("error", strerror(errno))),
+        "the health-check file cannot be touched");
+}
+
+static void say_idle(struct worker *worker)
+{
+    if (worker->options.tasks->application_count > 0 || worker->now_ms < worker->idle_said_ms)
+        return;
+    worker->idle_said_ms = worker->now_ms + IDLE_SAY_MS;
+    log_warn(WORKER_TARGET, NULL,
+             "no task is declared: nothing is claimed; give --module or --commands");
+}
+
+/* --- the loop ---------------------------------------------------------------------------------- */
+
+static void begin_drain(struct worker *worker, uint32_t signal_number)
+{
+    if (worker->draining) {
+        worker->killed = true;
+        return;
+    }
+    worker->draining = true;
+    log_info(WORKER_TARGET,
+             LOG_FIELDS(log_int("running", (int64_t)pool_jobs(worker->pool)),
+                        log_int("waiting", (int64_t)worker->queue.count)),
+             "%s: no new tasks; what was claimed runs to its end", strsignal((int)signal_number));
+}
+
+static void take_signals(struct worker *worker)
+{
+    struct signalfd_siginfo info;
+
+    while (read(worker->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        if (info.ssi_signo == SIGCHLD)
+            pool_reap(worker->pool, worker->now_ms);
+        else
+            begin_drain(worker, info.ssi_signo);
+}
+
+static bool all_idle(const struct worker *worker)
+{
+    return list_empty(&worker->queue) && pool_jobs(worker->pool) == 0;
+}
+
+/* True when a draining worker has nothing left to do, or gives up on its reports. */
+static bool drained(struct worker *worker)
+{
+    if (!worker->draining || !all_idle(worker))
+        return false;
+    if (worker->sent == 0 && list_empty(&worker->reports) && list_empty(&worker->open_claims))
+        return true;
+    if (worker->drain_end_ms == CLOCK_NEVER)
+        worker->drain_end_ms = clock_add(worker->now_ms, worker->options.drain_timeout_ms);
+    return worker->now_ms >= worker->drain_end_ms;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int wait_ms(const struct worker *worker)
+{
+    int64_t next = earlier(pool_next_ms(worker->pool), traffic_next_ms(worker)), left;
+
+    for (size_t i = 0; i < worker->options.hosts->count; i++)
+        next = earlier(next, rpc_client_next_ms(worker->hosts[i].rpc));
+    if (worker->options.health_path != NULL)
+        next = earlier(next, worker->health_ms);
+    if (worker->options.tasks->application_count == 0)
+        next = earlier(next, worker->idle_said_ms);
+    next = earlier(next, worker->drain_end_ms);
+    left = next - clock_boot_ms();
+    return left <= 0 ? 0 : left > 60000 ? 60000 : (int)left;
+}
+
+static void wait_events(struct worker *worker)
+{
+    size_t hosts = worker->options.hosts->count, n = 1 + hosts;
+
+    worker->fds[0] = (struct pollfd){.fd = worker->signal_fd, .events = POLLIN};
+    for (size_t i = 0; i < hosts; i++)
+        worker->fds[1 + i] = (struct pollfd){.fd = rpc_client_fd(worker->hosts[i].rpc),
+                                             .events = rpc_client_events(worker->hosts[i].rpc)};
+    n += pool_poll(worker->pool, worker->fds + n);
+    if (poll(worker->fds, n, wait_ms(worker)) < 0)
+        for (size_t i = 0; i < n; i++)
+            worker->fds[i].revents = 0;
+    worker->now_ms = clock_boot_ms();
+}
+
+static void serve_hosts(struct worker *worker, bool only_dirty)
+{
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
+        struct host *host = &worker->hosts[i];
+        bool ready =
+            worker->fds[1 + i].revents != 0 || rpc_client_next_ms(host->rpc) <= worker->now_ms;
+
+        if (!(only_dirty ? host->dirty : ready))
+            continue;
+        host->dirty = false;
+        rpc_client_io(host->rpc, worker->now_ms);
+    }
+}
+
+static void turn(struct worker *worker)
+{
+    wait_events(worker);
+    serve_hosts(worker, false);
+    pool_io(worker->pool, worker->fds + 1 + worker->options.hosts->count, worker->now_ms);
+    if (worker->fds[0].revents != 0)
+        take_signals(worker);
+    pool_tick(worker->pool, worker->now_ms);
+    traffic_send_reports(worker);
+    assign_jobs(worker);
+    traffic_claim(worker);
+    serve_hosts(worker, true);
+    touch_health(worker);
+    say_idle(worker);
+}
+
+static int open_signals(struct worker *worker, sigset_t *before, struct err_text *why)
+{
+    sigset_t ours;
+
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGTERM);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGCHLD);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)sigprocmask(SIG_BLOCK, &ours, before);
+    worker->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+    return worker->signal_fd >= 0 ? 0 : err_set(why, ERR_SYSTEM, "signalfd: %s", strerror(errno));
+}
+
+static int open_all(struct worker *worker, struct err_text *why)
+{
+    struct pool_options pool = {.tasks = worker->options.tasks,
+                                .size = worker->options.concurrency,
+                                .max_tasks = worker->options.max_child_task_count,
+                                .events = {worker, on_done, on_returned, on_forked}};
+    const char *path = worker->options.health_path;
+    int rv;
+
+    while (worker->chance == 0)
+        if (getrandom(&worker->chance, sizeof worker->chance, 0) < 0 && errno != EINTR)
+            return err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
+    if (path != NULL && touch(path) != 0)
+        return err_set(why, ERR_INVALID, "health-check file %s: %s", path, strerror(errno));
+    rv = traffic_open(worker, why);
+    if (rv == 0)
+        rv = pool_new(&worker->pool, &pool, why);
+    if (rv == 0)
+        worker->fds = mem_calloc(1 + worker->options.hosts->count + pool.size, sizeof *worker->fds);
+    return rv;
+}
+
+static void free_jobs(struct list *jobs)
+{
+    struct list_node *node;
+
+    while ((node = list_pop_front(jobs)) != NULL)
+        worker_free_job(container_of(node, struct job, node));
+}
+
+/* Calls under way end here, and put their jobs back among the reports. */
+static void close_all(struct worker *worker)
+{
+    traffic_close(worker);
+    if (worker->pool != NULL)
+        pool_free(worker->pool);
+    free_jobs(&worker->reports);
+    free_jobs(&worker->queue);
+    mem_free(worker->fds);
+    if (worker->signal_fd >= 0)
+        close(worker->signal_fd);
+}
+
+static int finish(const struct worker *worker)
+{
+    size_t unreported = worker->sent + worker->reports.count;
+
+    if (worker->killed)
+        log_error(WORKER_TARGET, LOG_FIELDS(log_int("running", (int64_t)pool_jobs(worker->pool))),
+                  "second signal: running tasks are killed");
+    else if (unreported > 0)
+        log_error(
+            WORKER_TARGET, LOG_FIELDS(log_int("reports", (int64_t)unreported)),
+            "reports could not be delivered: their tasks will run again after their deadline");
+    else
+        log_info(WORKER_TARGET, LOG_FIELDS(log_int("tasks", (int64_t)worker->finished)), "stopped");
+    return worker->killed || unreported > 0;
+}
+
+static void say_start(const struct worker *worker)
+{
+    const struct worker_options *o = &worker->options;
+
+    log_info(WORKER_TARGET,
+             LOG_FIELDS(log_int("concurrency", o->concurrency),
+                        log_int("tasks", (int64_t)tasks_count(o->tasks)),
+                        log_int("applications", (int64_t)o->tasks->application_count),
+                        log_int("brokers", (int64_t)o->hosts->count),
+                        log_str("broker", o->hosts->items[0])),
+             "worker started");
+}
+
+int worker_run(const struct worker_options *options)
+{
+    struct worker worker = {.options = *options,
+                            .signal_fd = -1,
+                            .average_run_us = -1,
+                            .drain_end_ms = CLOCK_NEVER,
+                            .now_ms = clock_boot_ms()};
+    struct err_text why;
+    sigset_t before;
+    int code = 1;
+
+    list_init(&worker.open_claims);
+    list_init(&worker.reports);
+    list_init(&worker.queue);
+    for (size_t i = 0; i < options->tasks->app_count; i++)
+        dispatch_default_broker(options->tasks->apps[i], options->hosts->items[0], options->secret);
+    if (open_signals(&worker, &before, &why) != 0 || open_all(&worker, &why) != 0) {
+        log_error(WORKER_TARGET, NULL, "%s", why.s);
+    } else {
+        say_start(&worker);
+        while (!worker.killed && !drained(&worker))
+            turn(&worker);
+        code = finish(&worker);
+    }
+    close_all(&worker);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    return code;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker: claims tasks from one or many brokers, runs them in prefork children and reports how
+ * they ended. One process, one event loop; the children do the work.
+ *
+ * Rules
+ *   - It asks only for applications it has tasks for. Without any task it stays up and claims
+ * nothing.
+ *   - Up to one task a child is claimed; while tasks are short (below 5 ms), one more is claimed
+ * ahead.
+ *   - A report goes to the broker the task came from, again and again until it is delivered.
+ *   - A task that a child has started is never started again here, whatever happens to the child.
+ *   - First SIGTERM or SIGINT: no new claims, calls that wait for tasks are cancelled, claimed
+ * tasks run to their end, reports are delivered, exit 0. A second one: everything is killed,
+ * exit 1.
+ */
+#ifndef TASKMILL_WORKER_WORKER_H
+#define TASKMILL_WORKER_WORKER_H
+
+#include "worker/hosts.h"
+#include "worker/tasks.h"
+
+struct worker_options {
+    const struct host_list *hosts;
+    const char *secret; /* signs every call; NULL: none */
+    const struct tasks *tasks;
+    const char *namespace;         /* asks for this one only; NULL: all */
+    uint32_t concurrency;          /* children */
+    uint32_t max_child_task_count; /* 0: no limit */
+    uint32_t rebalance_after; /* tasks from one source before the others are asked; with several */
+    const char *health_path;  /* touched once per health_every_ms; NULL: none */
+    uint32_t health_every_ms;
+    uint32_t drain_timeout_ms; /* for reports, after the last task has ended */
+};
+
+/* Runs until a signal. The exit code: 0 drained; 1 with a line on the log otherwise. The app's
+ * default destination is set for handlers that send. */
+int worker_run(const struct worker_options *options);
+
+#endif

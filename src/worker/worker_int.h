@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of the worker: worker.c has the loop, traffic.c the calls to brokers. */
+#ifndef TASKMILL_WORKER_WORKER_INT_H
+#define TASKMILL_WORKER_WORKER_INT_H
+
+#include <poll.h>
+
+#include "rpc/client.h"
+#include "worker/claims.h"
+#include "worker/pool.h"
+#include "worker/worker.h"
+
+#define WORKER_TARGET "taskmill::worker"
+
+struct host {
+    struct peer peer;
+    const char *name; /* host:port */
+    struct rpc_client *rpc;
+    bool dirty; /* has something to send */
+};
+
+/* One GetTask under way. */
+struct claim {
+    struct list_node node; /* oldest first */
+    struct worker *worker;
+    struct source *source;
+    uint64_t call;
+    int64_t sent_ms;
+    bool cancelled;
+};
+
+struct worker {
+    struct worker_options options;
+    int64_t now_ms; /* of this turn of the loop */
+    int signal_fd;
+    struct pool *pool;
+    struct pollfd *fds;
+
+    struct host *hosts;
+    struct claims claims;
+    struct list open_claims;
+    size_t hopeful;      /* reports under way that ask for the next task */
+    size_t sent;         /* reports under way */
+    struct list reports; /* that wait to be sent (again) */
+    struct list queue;   /* jobs without a child */
+
+    int64_t average_run_us; /* of recent jobs; < 0: none yet */
+    uint64_t finished;
+    uint32_t chance; /* xorshift state */
+
+    bool draining, killed;
+    int64_t drain_end_ms; /* reports only */
+    int64_t health_ms, health_warned_ms, idle_said_ms;
+};
+
+/* How many jobs the worker wants to have in all. */
+size_t worker_capacity(const struct worker *worker);
+uint32_t worker_chance(struct worker *worker);
+
+/* --- traffic.c --- */
+int traffic_open(struct worker *worker, struct err_text *why);
+void traffic_close(struct worker *worker);
+/* Asks for tasks and cancels what is too much. */
+void traffic_claim(struct worker *worker);
+void traffic_cancel_claims(struct worker *worker);
+/* The job's report; takes the job over. */
+void traffic_report(struct worker *worker, struct job *job, enum activation_status status);
+/* Sends the reports that are due. */
+void traffic_send_reports(struct worker *worker);
+int64_t traffic_next_ms(const struct worker *worker);
+
+/* worker.c: a task has arrived. Takes its bytes as a blob. */
+void worker_take_task(struct worker *worker, struct source *source, struct bytes activation);
+void worker_free_job(struct job *job);
+
+#endif
