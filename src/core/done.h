@@ -11,7 +11,7 @@ struct done;
 struct done *done_new(const uint64_t seed[2], size_t count_max, int64_t memory_ms);
 void done_free(struct done *done);
 bool done_contains(const struct done *done, struct bytes id);
-/* False when it is inside already. Times must not decrease. */
+/* False when it is inside already. A time before the newest one inside counts as that one. */
 bool done_add(struct done *done, struct bytes id, int64_t ended_ms);
 size_t done_count(const struct done *done);
 /* Takes out what is too old or too much, at most `max`; `each` sees every id that left. */

@@ -5,10 +5,8 @@
  * inflight.
  *
  * A turn, as its owner (the engine, or the simulator) runs it:
- *   1. feed events: inflight_add, _claim, _cancel, _report, _give_back, _published, _confirm...,
- * and inflight_advance(now) once;
- *   2. write every changed task to the store in one transaction (inflight_next_change; INV-2,
- * INV-7);
+ *   1. feed events (inflight_add, _claim, _report, _published, ...) and inflight_advance(now) once;
+ *   2. write every changed task in one transaction (inflight_next_change; INV-2, INV-7);
  *   3. commit; then inflight_committed();
  *   4. carry out the effects in order (inflight_effects), then inflight_effects_done().
  * `now_ms` never goes back. Functions that take `now_ms` treat anything due at or before it as due
@@ -18,7 +16,7 @@
  * comes back (missed deadline, undelivered claim) keeps its rowid and thus its place. Among held
  * claims that match a task the newest wins.
  *
- * Cost: O(log n) per event; nothing scans tasks, except where said.
+ * Cost: O(log n) per event, O(1) in the usual case; nothing scans tasks, except where said.
  */
 #ifndef TASKMILL_CORE_INFLIGHT_H
 #define TASKMILL_CORE_INFLIGHT_H
@@ -36,7 +34,8 @@ struct inflight_config {
     int64_t publish_backoff_max_ms;   /* [30000] */
     int64_t parked_retry_ms;          /* [300000] */
     uint32_t claims_max;              /* held at once; above: answered at once [100000] */
-    uint32_t queues_max; /* (application, namespace) pairs that only claims know [10000] */
+    uint32_t queues_max; /* applications and namespaces that only held claims know; above, and for
+                            names over 512 bytes: answered at once [10000] */
 };
 
 struct inflight *inflight_new(const struct inflight_config *config);

@@ -106,6 +106,12 @@ static void unlink_partition(struct offsets *offsets, struct partition *partitio
         list_remove(&offsets->commits, &partition->commit);
 }
 
+static void queue_commit(struct offsets *offsets, struct partition *partition)
+{
+    if (!list_linked(&partition->commit))
+        list_push_back(&offsets->commits, &partition->commit);
+}
+
 void offsets_assign(struct offsets *offsets, int64_t source, int32_t number, int64_t start_offset,
                     int64_t committed, struct bytes metadata)
 {
@@ -142,8 +148,11 @@ void offsets_revoke(struct offsets *offsets, int64_t source, int32_t number)
         return;
     partition->assigned = false;
     offsets->counts.assigned--;
-    if (!PLANTED(PLANT_COMMIT_AFTER_REVOKE))
-        unlink_partition(offsets, partition);
+    unlink_partition(offsets, partition);
+    if (PLANTED(PLANT_COMMIT_AFTER_REVOKE) && partition->durable > partition->committed) {
+        partition->handed = partition->committed;
+        queue_commit(offsets, partition);
+    }
 }
 
 /* --- reading ------------------------------------------------------------------------------------ */
@@ -167,12 +176,6 @@ enum offset_verdict offsets_see(struct offsets *offsets, int64_t source, int32_t
     if (!list_linked(&partition->dirty))
         list_push_back(&offsets->dirty, &partition->dirty);
     return jump ? OFFSET_JUMP : OFFSET_NEXT;
-}
-
-static void queue_commit(struct offsets *offsets, struct partition *partition)
-{
-    if (!list_linked(&partition->commit))
-        list_push_back(&offsets->commits, &partition->commit);
 }
 
 void offsets_durable(struct offsets *offsets)

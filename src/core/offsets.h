@@ -50,7 +50,8 @@ struct ownership_facts {
     int64_t committed;    /* the group's committed offset; -1: none */
     struct owners owners; /* of that commit */
     bool assigned;        /* to us, now */
-    int64_t low;          /* first offset the topic still holds; -1: not known */
+    int64_t low;          /* first offset the topic still holds; -1: could not be asked (rows wait);
+                             INT64_MAX: it holds none, and will not */
     bool legacy;          /* the row was there when Taskmill first opened the file */
 };
 enum ownership ownership_of(const struct ownership_facts *facts, const char *store_id,
