@@ -2,14 +2,13 @@
 /*
  * One stored activation in memory, and its life:
  *
- *                 delay elapsed              claim                      report Complete
- *   intake ─▶ DELAY ────────▶ PENDING ─────────────▶ PROCESSING ──────────────────────────▶ ended
- *      └────────────────────────▲  │ expired ▶ ended     │  │ report Failure, at-most-once Retry,
- *                               │  │                     │  │ at-most-once or last missed deadline
- *                               └──┼─ missed deadline ───┘  ├──▶ FAILURE ─▶ dead letter delivered,
- *                                  └─ or undelivered claim  │               or discarded ─▶ ended
- *                                                           └─ report Retry ─▶ RETRY ─▶ delivered
- * ─▶ ended
+ *             delay elapsed         claim                  report Complete
+ *   intake ─▶ DELAY ──────▶ PENDING ────────▶ PROCESSING ──────────────────▶ ended
+ *      └────────────────────▲ │ expired ▶ ended  │  │ report Failure, at-most-once Retry,
+ *                           │ │                  │  │ at-most-once or last missed deadline
+ *                           └─┼─ missed deadline ┘  ├──▶ FAILURE ─▶ dead letter delivered,
+ *                             └─ undelivered claim  │               or discarded ─▶ ended
+ *                                                   └─ report Retry ─▶ RETRY ─▶ delivered ─▶ ended
  *
  * CLAIMED rows exist only in files (push mode of the original); they load as PENDING. COMPLETE rows
  * of a file are ended at load. "Ended" is not a state of the file: the row is deleted.
