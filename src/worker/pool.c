@@ -377,6 +377,19 @@ size_t pool_jobs(const struct pool *pool)
     return pool->jobs;
 }
 
+size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms)
+{
+    size_t slow = 0;
+
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        const struct slot *slot = &pool->slots[i];
+
+        slow += slot->state == SLOT_READY && !list_empty(&slot->jobs) &&
+                now_ms - slot->head_given_ms > than_ms;
+    }
+    return slow;
+}
+
 static bool worn_out(const struct pool *pool, const struct slot *slot)
 {
     return pool->options.max_tasks != 0 && slot->given >= pool->options.max_tasks;

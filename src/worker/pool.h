@@ -51,6 +51,8 @@ int64_t pool_next_ms(const struct pool *pool);
 
 size_t pool_ready(const struct pool *pool); /* children that can run tasks */
 size_t pool_jobs(const struct pool *pool);  /* jobs they have */
+/* Ready children that have been at one job for more than `than_ms`. */
+size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms);
 /* Gives a job to the child that has the fewest; false when each has `max_each` already. */
 bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t now_ms);
 void pool_flush(struct pool *pool);

@@ -17,6 +17,7 @@
 #include "worker/worker_int.h"
 
 #define SHORT_RUN_US     5000
+#define AHEAD_MAX        7 /* tasks for each child besides the one it runs */
 #define IDLE_SAY_MS      60000
 #define HEALTH_RETELL_MS 60000
 
@@ -34,9 +35,19 @@ static bool runs_are_short(const struct worker *worker)
     return worker->average_run_us >= 0 && worker->average_run_us < SHORT_RUN_US;
 }
 
+/* While tasks are short, so many for each child are on their way between here and the broker that
+ * the last of them would wait for a child no longer than SHORT_RUN_US; none for a child that has
+ * met a long one. */
 size_t worker_capacity(const struct worker *worker)
 {
-    return pool_ready(worker->pool) * (runs_are_short(worker) ? 2 : 1);
+    size_t ready = pool_ready(worker->pool), quick;
+    int64_t more;
+
+    if (!runs_are_short(worker))
+        return ready;
+    quick = ready - pool_slow(worker->pool, SHORT_RUN_US / 1000, worker->now_ms);
+    more = SHORT_RUN_US / (worker->average_run_us + 1);
+    return ready + quick * (size_t)(more < AHEAD_MAX ? more : AHEAD_MAX);
 }
 
 /* --- jobs -------------------------------------------------------------------------------------- */
