@@ -124,8 +124,8 @@ static int connect_consumer(struct kafka_source *source, int partitions)
     rd_kafka_queue_io_event_enable(source->commit_queue, source->event_fd, &one, sizeof(one));
     pthread_mutex_lock(&source->lock);
     source->rk = rk;
-    pthread_cond_signal(&source->helper_wake);
     pthread_mutex_unlock(&source->lock);
+    kafka_source_wake_helper(source);
     rd_kafka_destroy(source->probe);
     source->probe = NULL;
     return subscribe(source);
@@ -137,8 +137,8 @@ static void note_missing(struct kafka_source *source)
 {
     pthread_mutex_lock(&source->lock);
     source->missing = true;
-    pthread_cond_signal(&source->helper_wake); /* which says so, now and every 30 s */
     pthread_mutex_unlock(&source->lock);
+    kafka_source_wake_helper(source); /* which says so, now and every 30 s */
 }
 
 void kafka_consumer_error(struct kafka_source *source, rd_kafka_resp_err_t err, const char *text)
@@ -263,8 +263,8 @@ static void nudge_if_half(struct kafka_source *source, struct kafka_partition *p
         p->taken_records >= KAFKA_QUEUE_RECORDS / 2) {
         pthread_mutex_lock(&source->lock);
         p->nudge = true;
-        pthread_cond_signal(&source->helper_wake);
         pthread_mutex_unlock(&source->lock);
+        kafka_source_wake_helper(source);
     } else if (!emptied) {
         return;
     }

@@ -10,8 +10,8 @@
  */
 #include "topic/kafka_source.h"
 
-#include <errno.h>
-#include <time.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -128,22 +128,17 @@ static void look_for_topic(struct kafka_source *source)
     source->missing = missing;
 }
 
-/* pthread_cond_timedwait on CLOCK_MONOTONIC. */
+/* Called and returns with the lock held. */
 static void wait_until(struct kafka_source *source, int64_t until_ms)
 {
-    int64_t ms = until_ms - clock_boot_ms();
-    struct timespec at;
+    struct pollfd fd = {.fd = source->helper_fd, .events = POLLIN};
+    int64_t wait_ms = until_ms - clock_boot_ms();
+    eventfd_t count;
 
-    if (ms <= 0)
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += ms / 1000;
-    at.tv_nsec += ms % 1000 * 1000000;
-    if (at.tv_nsec >= 1000000000) {
-        at.tv_sec++;
-        at.tv_nsec -= 1000000000;
-    }
-    pthread_cond_timedwait(&source->helper_wake, &source->lock, &at);
+    pthread_mutex_unlock(&source->lock);
+    if (poll(&fd, 1, wait_ms > 0 ? (int)wait_ms : 0) > 0)
+        eventfd_read(source->helper_fd, &count);
+    pthread_mutex_lock(&source->lock);
 }
 
 void *kafka_helper_main(void *arg)

@@ -58,6 +58,11 @@ static void wake_consumer(struct kafka_source *source)
     eventfd_write(source->event_fd, 1);
 }
 
+void kafka_source_wake_helper(struct kafka_source *source)
+{
+    eventfd_write(source->helper_fd, 1);
+}
+
 void kafka_source_sleep(struct kafka_source *source, int64_t until_ms)
 {
     int64_t wait_ms = until_ms - clock_boot_ms();
@@ -126,8 +131,8 @@ static void op_ask(struct topic_source *base, int32_t id)
         }
         source->asks[source->ask_count++] = id;
     }
-    pthread_cond_signal(&source->helper_wake);
     pthread_mutex_unlock(&source->lock);
+    kafka_source_wake_helper(source);
 }
 
 static void op_revoke_done(struct topic_source *base, int32_t id)
@@ -147,24 +152,10 @@ static void op_wake(struct topic_source *base)
     wake_consumer(self(base));
 }
 
-static int start_helper(struct kafka_source *source)
-{
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&source->helper_wake, &attr);
-    pthread_condattr_destroy(&attr);
-    return pthread_create(&source->helper, NULL, kafka_helper_main, source);
-}
-
 static void join_helper(struct kafka_source *source)
 {
-    pthread_mutex_lock(&source->lock);
-    pthread_cond_signal(&source->helper_wake);
-    pthread_mutex_unlock(&source->lock);
+    kafka_source_wake_helper(source);
     pthread_join(source->helper, NULL);
-    pthread_cond_destroy(&source->helper_wake);
 }
 
 static int op_start(struct topic_source *base, const struct topic_source_events *events,
@@ -175,11 +166,9 @@ static int op_start(struct topic_source *base, const struct topic_source_events 
     if (source->started)
         return err_set(why, ERR_STATE, "source of topic '%s' is started already", source->topic);
     source->events = *events;
-    int err = start_helper(source);
-    if (err) {
-        pthread_cond_destroy(&source->helper_wake);
+    int err = pthread_create(&source->helper, NULL, kafka_helper_main, source);
+    if (err)
         return err_set(why, ERR_SYSTEM, "cannot start a thread: %s", strerror(err));
-    }
     err = pthread_create(&source->consumer, NULL, kafka_consumer_main, source);
     if (err) {
         atomic_store(&source->stopping, true);
@@ -226,6 +215,8 @@ static void op_destroy(struct topic_source *base)
     free_clients(source);
     if (source->event_fd >= 0)
         close(source->event_fd);
+    if (source->helper_fd >= 0)
+        close(source->helper_fd);
     pthread_mutex_destroy(&source->lock);
     kafka_cluster_free(&source->cluster);
     mem_free(source->topic);
@@ -378,6 +369,7 @@ static void init_state(struct kafka_source *source, const struct kafka_source_op
     source->records = mem_calloc(KAFKA_BATCH_RECORDS, sizeof(*source->records));
     pthread_mutex_init(&source->lock, NULL);
     source->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    source->helper_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 }
 
 int kafka_source_new(struct topic_source **out, const struct kafka_source_options *options,
@@ -387,7 +379,7 @@ int kafka_source_new(struct topic_source **out, const struct kafka_source_option
     int rv;
 
     init_state(source, options);
-    if (source->event_fd < 0)
+    if (source->event_fd < 0 || source->helper_fd < 0)
         rv = err_set(why, ERR_SYSTEM, "eventfd: %s", strerror(errno));
     else
         rv = parse_reset(source, options->auto_offset_reset, why);

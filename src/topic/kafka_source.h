@@ -66,7 +66,8 @@ struct kafka_source {
     pthread_t consumer, helper;
     atomic_bool stopping, failed;
     _Atomic int64_t stop_by_ms;
-    int event_fd; /* all queues and the engine wake the consumer thread by it */
+    int event_fd;  /* all queues and the engine wake the consumer thread by it */
+    int helper_fd; /* wakes the helper thread */
 
     /* Consumer thread; rk is set once, under the lock. */
     rd_kafka_t *rk;
@@ -87,7 +88,6 @@ struct kafka_source {
     size_t header_count, header_cap;
 
     pthread_mutex_t lock;
-    pthread_cond_t helper_wake;
     struct kafka_partition **partitions;
     size_t partition_count;
     int32_t *asks; /* oldest first, each partition once: their number bounds it */
@@ -101,6 +101,7 @@ struct kafka_partition *kafka_source_find(struct kafka_source *source, int32_t i
 /* Reports once that the source cannot go on; its threads end. */
 void kafka_source_fail(struct kafka_source *source, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void kafka_source_wake_helper(struct kafka_source *source);
 /* Consumer thread: waits for anything, at most until `until_ms`. */
 void kafka_source_sleep(struct kafka_source *source, int64_t until_ms);
 /* No more work: stopped, or failed. */

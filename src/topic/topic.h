@@ -1,23 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Message logs behind one interface: a source is one consumed topic in one group, a sink publishes.
- * Kafka (kafka_source.h, kafka_sink.h), the embedded log (embedded.h) and the simulator's model
- * implement it.
+ * Message logs behind one interface: a source is one consumed topic in one group, a sink
+ * publishes. Kafka (kafka.h), the embedded log (embedded.h) and the simulator's model are such.
  *
  * Who calls whom
  *   The engine owns both objects and calls their operations from the engine thread. A source
- * answers through `struct topic_source_events`, called on the source's own thread (Kafka) or inside
- * poll() on the engine thread (embedded, model).
+ *   answers through `struct topic_source_events`: inside poll() on the engine thread (embedded,
+ *   model), or on its own threads (Kafka: answered() comes from another one than the rest).
  *
  * Rules a source keeps
- *   - records of a partition arrive in increasing offset order between its assignment and its
- * revoke;
- *   - it takes no more records than credit() allows: back-pressure is not polling;
- *   - before it gives a partition up it calls revoking(), waits for revoke_done() for all of them
- * (at most the session timeout), waits for the commit in flight, commits synchronously what
- * commit() named last, and then never names that partition again until it is assigned again;
- *   - commits: at most one per 20 ms with one in flight, at once when `urgent`, repeated with
- * back-off until confirmed or revoked even when idle.
+ *   - Records of a partition arrive in increasing offset order between its assignment and its
+ *     revoke. If the log itself steps back (cut, made anew), the partition is revoked and
+ *     assigned again.
+ *   - It takes no more records than credit() allows: back-pressure is not polling.
+ *   - Before it gives a partition up it calls revoking(), waits for revoke_done() for all of
+ *     them (at most the session timeout), waits for the commit in flight, commits synchronously
+ *     what commit() named last, and then never names that partition again until it is assigned
+ *     again. After a loss (the group went on without this member) the last commit is left out:
+ *     it could rewind another member's. During stop() there is no revoking(): the engine waits
+ *     in there and has named all it will.
+ *   - Commits: at most one per 20 ms with one in flight, at once when `urgent`, repeated with
+ *     back-off until confirmed or revoked even when idle.
  */
 #ifndef TASKMILL_TOPIC_TOPIC_H
 #define TASKMILL_TOPIC_TOPIC_H
@@ -77,7 +80,8 @@ struct topic_source_ops {
      * call replaces an earlier one. urgent: an at-most-once row waits for this commit. */
     void (*commit)(struct topic_source *source, int32_t partition, int64_t next_offset,
                    struct bytes metadata, bool urgent);
-    /* Asks where a partition stands, assigned or not; answered() follows, later, once. */
+    /* Asks where a partition stands, assigned or not; answered() follows, later, once (asking again
+     * before that is the same question). */
     void (*ask)(struct topic_source *source, int32_t partition);
     /* The engine has made durable (or dropped) everything it got of this partition. */
     void (*revoke_done)(struct topic_source *source, int32_t partition);
@@ -85,8 +89,8 @@ struct topic_source_ops {
     void (*wake)(struct topic_source *source);
     /* In-thread sources only (else NULL): deliver what is due; called once per engine turn. */
     void (*poll)(struct topic_source *source);
-    /* Leaves the group after final commits (at most timeout_ms), joins its threads. No event after
-     * it. */
+    /* Leaves the group after final commits (at most timeout_ms, and up to 3 s more for a request
+     * that is under way while Kafka does not answer), joins its threads. No event after it. */
     void (*stop)(struct topic_source *source, uint32_t timeout_ms);
     void (*destroy)(struct topic_source *source);
 };
@@ -111,8 +115,9 @@ struct topic_sink_events {
 struct topic_sink;
 
 struct topic_sink_ops {
-    /* Takes its own copy (or a reference to `payload`). 0: delivered() will follow. ERR_FULL: the
-     * local queue is full, try after the next delivery; ERR_TOO_LARGE and others: never accepted.
+    /* Takes its own copy (or a reference to `payload`; NULL: a null payload, which the embedded log
+     * keeps as an empty one). 0: delivered() will follow. ERR_FULL: the local queue is full, try
+     * after the next delivery; ERR_TOO_LARGE and others: this record is never accepted.
      */
     int (*produce)(struct topic_sink *sink, const char *topic, struct blob *payload,
                    const struct topic_header *headers, size_t header_count, void *opaque,

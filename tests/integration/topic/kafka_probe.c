@@ -186,7 +186,8 @@ static int run_source(char **argv)
                                                  .topic = argv[1],
                                                  .group = argv[2],
                                                  .auto_offset_reset = argv[3],
-                                                 .session_timeout_ms = (uint32_t)atoi(argv[4]),
+                                                 .session_timeout_ms =
+                                                     (uint32_t)strtoul(argv[4], NULL, 10),
                                                  .prefetch_bytes = strtoull(argv[5], NULL, 10)};
     struct topic_source *source;
     struct err_text why;
@@ -281,7 +282,7 @@ static int run_create(int argc, char **argv)
     const struct kafka_cluster cluster = {.address = argv[0]};
     struct err_text why;
     int rv = kafka_create_topics(&cluster, (const char *const *)(argv + 2), (size_t)argc - 2,
-                                 atoi(argv[1]), &why);
+                                 (int32_t)strtol(argv[1], NULL, 10), &why);
 
     if (rv)
         printf("%s\n", why.s);

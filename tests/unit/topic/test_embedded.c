@@ -197,8 +197,11 @@ static void check_received(int count)
 {
     assert_int_equal(recorder.record_count, count);
     assert_int_equal(recorder.out_of_order, 0);
-    for (int i = 0; i < count; i++)
-        assert_int_equal(atoi(recorder.records[i].payload), i);
+    for (int i = 0; i < count; i++) {
+        char text[16];
+        snprintf(text, sizeof(text), "%d", i);
+        assert_string_equal(recorder.records[i].payload, text);
+    }
 }
 
 static int set_up(void **state)
