@@ -104,13 +104,35 @@ static void step_crash(struct sim *sim)
     struct sim_node *node = some_node(sim);
     uint64_t in = sim_below(sim, 4) ? 1 + sim_below(sim, 20) : 0;
     enum crash_mode mode = sim_chance(sim, 50) ? CRASH_KILL : CRASH_POWER;
-    bool stop = sim_chance(sim, 15);
-    if (!node || node->crash_in || !(sim->faults & FAULT_CRASH))
+    bool stop = sim_chance(sim, 15), twice = sim_chance(sim, 30);
+    if (!node || node->crash_in || sim->again >= 0 || !(sim->faults & FAULT_CRASH))
         return;
-    if (stop)
+    if (stop) {
         sim_node_stop(node);
-    else
+    } else if (twice) {
+        sim_node_kill_at_sync(node);
+        sim->again = node->index;
+    } else {
         sim_node_crash(node, mode, in);
+    }
+}
+
+/* A kill and, before anything new was written, a power cut: what the restart read from the page
+ * cache alone must not have been promised to anybody. */
+static void step_crash_again(struct sim *sim)
+{
+    struct sim_node *node = &sim->nodes[sim->again];
+    uint64_t turns = 1 + sim_below(sim, 4);
+    if (node->engine)
+        return; /* has not come to its sync yet */
+    sim->again = -1;
+    sim_node_start(node);
+    if (node->engine)
+        sim_kafka_rebalance(sim);
+    for (uint64_t i = 0; i < turns && node->engine; i++)
+        sim_node_turn(node);
+    if (node->engine)
+        sim_node_crash(node, CRASH_POWER, 0);
 }
 
 static void step_restart(struct sim *sim)
@@ -149,6 +171,9 @@ static void step(struct sim *sim)
 {
     uint64_t dice = sim_below(sim, 100);
     struct sim_node *node = some_node(sim);
+    if (sim->again >= 0)
+        step_crash_again(sim);
+    node = node && node->engine ? node : NULL;
     if (dice < 35) {
         if (node)
             sim_node_turn(node);
@@ -184,8 +209,10 @@ static void settle(struct sim *sim)
     for (int n = 0; n < SIM_NODES; n++)
         if (!sim->nodes[n].engine)
             sim_node_start(&sim->nodes[n]);
-    for (int n = 0; n < SIM_NODES; n++)
+    for (int n = 0; n < SIM_NODES; n++) {
         sim->nodes[n].crash_in = 0;
+        sim->nodes[n].crash_at_sync = false;
+    }
     sim_kafka_rebalance(sim);
     for (int round = 0; round < SETTLE_ROUNDS && !sim_check_settled(sim); round++) {
         for (int n = 0; n < SIM_NODES; n++) {
@@ -239,6 +266,7 @@ static bool try(const struct attempt *attempt, struct sim_result *result)
                            .rng = attempt->seed,
                            .faults = attempt->faults,
                            .steps = attempt->steps,
+                           .again = -1,
                            .image_percent = 25,
                            .trace = attempt->trace,
                            .result = result};

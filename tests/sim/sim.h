@@ -149,6 +149,7 @@ struct sim_node {
     size_t undelivered_count, undelivered_cap;
     /* the crash being prepared: at the n-th disk event from now */
     uint64_t crash_in;
+    bool crash_at_sync; /* or at the next sync: all of a commit is written, none of it synced */
     enum crash_mode crash_mode;
     struct crash_vfs *crash_image;
     bool checking;
@@ -194,6 +195,7 @@ struct sim {
     struct garbage **garbage;
     size_t garbage_count, garbage_cap;
     uint64_t next_id, stamp;
+    int again;  /* node that a power cut hits soon after its restart, or -1 */
     bool quiet; /* the end: no more trouble */
     bool trace; /* say on stderr what happens */
     unsigned image_percent;
@@ -232,6 +234,8 @@ void sim_node_start(struct sim_node *node);
 /* Hands the waiting events to a turn; the node may be down after it. */
 void sim_node_turn(struct sim_node *node);
 void sim_node_post(struct sim_node *node, struct engine_event *event);
+/* kill -9 when the next commit is written and not yet synced. */
+void sim_node_kill_at_sync(struct sim_node *node);
 /* Now (in == 0) or at the in-th disk event of the next turns. */
 void sim_node_crash(struct sim_node *node, enum crash_mode mode, uint64_t in);
 void sim_node_stop(struct sim_node *node);

@@ -42,7 +42,10 @@ static void on_disk_event(void *ctx, enum crash_event event, const char *name)
     (void)name;
     struct sim_node *node = ctx;
     struct sim *sim = node->sim;
-    if (node->crash_in && --node->crash_in == 0) {
+    bool at_this_sync = node->crash_at_sync && event == CRASH_BEFORE_SYNC;
+    if (at_this_sync || (node->crash_in && --node->crash_in == 0)) {
+        node->crash_at_sync = false;
+        node->crash_in = 0;
         node->crash_image = crash_vfs_image(node->disk, node->crash_mode, sim_next(sim));
         stop_disk(node->disk);
         return;
@@ -175,6 +178,7 @@ static void take_down(struct sim_node *node)
     }
     crash_vfs_set_hook(node->disk, 0, NULL, NULL);
     node->crash_in = 0;
+    node->crash_at_sync = false;
     node->undelivered_count = 0;
 }
 
@@ -191,6 +195,12 @@ static void finish_crash(struct sim_node *node)
     node->disk = node->crash_image;
     node->crash_image = NULL;
     sim_check_note_disk(node);
+}
+
+void sim_node_kill_at_sync(struct sim_node *node)
+{
+    node->crash_mode = CRASH_KILL;
+    node->crash_at_sync = true;
 }
 
 void sim_node_crash(struct sim_node *node, enum crash_mode mode, uint64_t in)

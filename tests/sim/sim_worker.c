@@ -156,7 +156,8 @@ void sim_worker_reply(void *ctx, struct engine_call *engine_call, const struct r
     struct sim_call *call = call_of(engine_call);
     if (reply->status == GRPC_OK && reply->blob)
         receive_task(node, engine_call, reply);
-    if (reply->status == GRPC_OK && call->reported && call->verdict == VERDICT_COMPLETE)
+    if (reply->status == GRPC_OK && call->reported && call->verdict == VERDICT_COMPLETE &&
+        !inflight_find(node->engine->inflight, bytes_str(call->reported->id))) /* no replay since */
         call->reported->complete_acked[node->index] = true;
     blob_unref(reply->blob);
     call->answered = true;
