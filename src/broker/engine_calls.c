@@ -157,9 +157,7 @@ static bool enqueue_blocked(const struct engine *engine)
 {
     if (engine->block == BLOCK_SIZE || engine->block == BLOCK_DISK)
         return true;
-    uint64_t records, bytes;
-    embedded_log_size(engine->log, &records, &bytes);
-    return records >= engine->limits.enqueue_backlog;
+    return embedded_log_waiting(engine->log) >= engine->limits.enqueue_backlog;
 }
 
 static int append_to_log(void *ctx, struct bytes payload)
