@@ -410,11 +410,29 @@ static enum engine_block find_block(const struct engine *engine,
     return BLOCK_NONE;
 }
 
+/* Intake that stops for want of room would look like a hang. */
+static void report_full(struct engine *engine)
+{
+    bool full = engine->block == BLOCK_SIZE || engine->block == BLOCK_DISK;
+    if (!full || engine->now_ms < engine->next_full_warning_ms)
+        return;
+    engine->next_full_warning_ms = engine->now_ms + FULL_WARNING_INTERVAL_MS;
+    log_warn(ENGINE_TARGET,
+             LOG_FIELDS(log_str("reason", engine_block_name(engine->block)),
+                        log_int("used_bytes", (int64_t)engine->size.used_bytes),
+                        log_int("wal_bytes", (int64_t)engine->size.wal_bytes),
+                        log_int("disk_free_bytes", (int64_t)engine->size.disk_free_bytes)),
+             "no new tasks are taken until there is room: %s",
+             engine->block == BLOCK_SIZE ? "the store has reached store.max_size"
+                                         : "the disk of the store is nearly full");
+}
+
 static void open_gate(struct engine *engine)
 {
     struct inflight_counts counts;
     inflight_get_counts(engine->inflight, &counts);
     engine->block = find_block(engine, &counts);
+    report_full(engine);
     size_t room = 0;
     if (engine->block == BLOCK_NONE)
         room = engine->limits.pending_max - counts.by_state[TASK_PENDING];

@@ -15,9 +15,10 @@
 #include "core/done.h"
 #include "core/offsets.h"
 
-#define ENGINE_TARGET    "taskmill::engine"
-#define ASK_INTERVAL_MS  1000
-#define SIZE_INTERVAL_MS 200
+#define ENGINE_TARGET            "taskmill::engine"
+#define ASK_INTERVAL_MS          1000
+#define SIZE_INTERVAL_MS         200
+#define FULL_WARNING_INTERVAL_MS 30000
 
 struct engine_source {
     struct topic_source *source;
@@ -128,6 +129,7 @@ struct engine {
     int64_t next_ask_ms, next_size_ms;
     struct store_size size;
     enum engine_block block;
+    int64_t next_full_warning_ms;
     bool draining;
     int failed;
     size_t publishing;
