@@ -55,6 +55,8 @@ static void fill_broker(struct fill *fill)
         while (fill->open < CALLS_OPEN && fill->sent < fill->options->tasks)
             enqueue_batch(fill, now_ms);
         rpc_client_io(fill->client, now_ms);
+        if (fill->open < CALLS_OPEN && fill->sent < fill->options->tasks)
+            continue; /* answers made room */
         struct pollfd poll_fd = {.fd = rpc_client_fd(fill->client),
                                  .events = rpc_client_events(fill->client)};
         poll(&poll_fd, 1, 100);

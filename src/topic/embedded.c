@@ -219,12 +219,26 @@ int embedded_log_append(struct embedded_log *log, const char *topic, struct byte
     return rv;
 }
 
+/* What is not stored yet stands at the end: a long backlog is not walked. NULL: nothing. */
+static struct list_node *first_unstored(const struct embedded_topic *topic)
+{
+    struct list_node *first = NULL;
+
+    for (struct list_node *node = list_last(&topic->tail); node && node != &topic->tail.head;
+         node = node->prev) {
+        if (container_of(node, struct record, node)->stored)
+            break;
+        first = node;
+    }
+    return first;
+}
+
 static int write_records(struct embedded_log *log, struct embedded_topic *topic)
 {
-    list_foreach (&topic->tail, node) {
+    struct list_node *node = first_unstored(topic);
+
+    for (; node && node != &topic->tail.head; node = node->next) {
         struct record *record = container_of(node, struct record, node);
-        if (record->stored)
-            continue;
         int rv = log->io.append(log->io.ctx, topic->name, record->offset,
                                 blob_bytes(record->payload), record->headers, record->header_count);
         if (rv)
