@@ -131,7 +131,7 @@ static void check_blobs(const struct inflight *inflight)
     assert(bytes == inflight->counts.payload_bytes_cached);
 }
 
-/* --- queues and claims -------------------------------------------------------------------------- */
+/* --- queues and claims ------------------------------------------------------------------------ */
 
 static size_t check_claim_queue(const struct claim_queue *queue)
 {

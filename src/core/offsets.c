@@ -70,7 +70,7 @@ void offsets_free(struct offsets *offsets)
     mem_free(offsets);
 }
 
-/* --- assignment --------------------------------------------------------------------------------- */
+/* --- assignment ------------------------------------------------------------------------------- */
 
 static struct partition *find(const struct offsets *offsets, int64_t source, int32_t number)
 {
@@ -155,7 +155,7 @@ void offsets_revoke(struct offsets *offsets, int64_t source, int32_t number)
     }
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 enum offset_verdict offsets_see(struct offsets *offsets, int64_t source, int32_t number,
                                 int64_t offset)
@@ -189,7 +189,7 @@ void offsets_durable(struct offsets *offsets)
     }
 }
 
-/* --- committing --------------------------------------------------------------------------------- */
+/* --- committing ------------------------------------------------------------------------------- */
 
 /* Only the ends of what is waited for are kept: what lies between moves along with them, and a
  * commit that is urgent without need costs little. */

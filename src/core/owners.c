@@ -13,7 +13,7 @@
 
 #define MARK "tm1:"
 
-/* --- text --------------------------------------------------------------------------------------- */
+/* --- text ------------------------------------------------------------------------------------- */
 
 static bool take(struct bytes *text, const char *expected)
 {
@@ -102,7 +102,7 @@ size_t owners_format(const struct owners *owners, char out[OWNERS_TEXT_MAX])
     return len;
 }
 
-/* --- the list ----------------------------------------------------------------------------------- */
+/* --- the list --------------------------------------------------------------------------------- */
 
 void owners_append(struct owners *owners, const char *store_id, int64_t first_offset)
 {
@@ -126,7 +126,7 @@ const struct owner *owners_of(const struct owners *owners, int64_t offset)
     return NULL;
 }
 
-/* --- at most once ------------------------------------------------------------------------------- */
+/* --- at most once ----------------------------------------------------------------------------- */
 
 /* The group has committed past the row: nobody will read it again, so the list decides whose it is.
  */

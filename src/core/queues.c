@@ -25,7 +25,7 @@ void queues_free(struct queues *queues)
     heap_free(&queues->ready);
 }
 
-/* --- heads -------------------------------------------------------------------------------------- */
+/* --- heads ------------------------------------------------------------------------------------ */
 
 static struct task *task_in_line(struct list_node *node)
 {

@@ -118,7 +118,7 @@ struct task {
     bool handed;           /* RETRY, FAILURE: the record is with the producer */
     bool parked;           /* FAILURE: nothing can be published now; tried every few minutes */
     bool notified;         /* a notice without payload was delivered in this run */
-    bool first_claim_seen; /* engine: latency was measured */
+    bool latency_known; /* engine: its way to a worker was measured, or is not ours to measure */
     uint16_t taskname_len;
     uint16_t id_len;
     char text[]; /* id, then taskname; not NUL-terminated */

@@ -11,7 +11,7 @@
 #define SECTOR 512
 #define STALE  0xd7 /* what free blocks hold */
 
-/* --- randomness -------------------------------------------------------------------------------- */
+/* --- randomness ------------------------------------------------------------------------------- */
 
 /* SplitMix64 (Steele, Lea, Flood 2014). */
 uint64_t disk_random(uint64_t *state)
@@ -28,7 +28,7 @@ static bool chance(uint64_t *state, unsigned of_8)
     return disk_random(state) % 8 < of_8;
 }
 
-/* --- files and their changes ------------------------------------------------------------------- */
+/* --- files and their changes ------------------------------------------------------------------ */
 
 struct file *disk_file_new(struct crash_vfs *vfs, const char *name)
 {
@@ -150,7 +150,7 @@ void disk_sync(struct crash_vfs *vfs, struct file *file)
     sync_folder(vfs, file);
 }
 
-/* --- what a power cut makes of un-synced changes ----------------------------------------------- */
+/* --- what a power cut makes of un-synced changes ---------------------------------------------- */
 
 enum fate {
     FATE_NOTHING,     /* none reached the disk */
@@ -263,7 +263,7 @@ void disk_fail_sync(struct crash_vfs *vfs, struct file *file)
     forget_changes(file);
 }
 
-/* --- images ------------------------------------------------------------------------------------ */
+/* --- images ----------------------------------------------------------------------------------- */
 
 static void copy_buf(struct buf *to, const struct buf *from)
 {

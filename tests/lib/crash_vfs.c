@@ -13,7 +13,7 @@
 #define DISK_SECTOR   4096 /* what SQLite's unix VFS reports */
 #define START_TIME_MS INT64_C(1790000000000)
 
-/* --- hooks and faults -------------------------------------------------------------------------- */
+/* --- hooks and faults ------------------------------------------------------------------------- */
 
 void crash_vfs_set_hook(struct crash_vfs *vfs, unsigned events, crash_hook_fn hook, void *ctx)
 {
@@ -75,7 +75,7 @@ static bool disk_is_full(const struct crash_vfs *vfs, const struct file *file, i
     return used + ((uint64_t)end - file->live.len) > vfs->capacity_bytes;
 }
 
-/* --- SQLite's file methods --------------------------------------------------------------------- */
+/* --- SQLite's file methods -------------------------------------------------------------------- */
 
 static struct handle *handle_of(sqlite3_file *base)
 {
@@ -354,7 +354,7 @@ static const sqlite3_io_methods io_methods = {
     .xShmUnmap = on_shm_unmap,
 };
 
-/* --- SQLite's VFS methods ---------------------------------------------------------------------- */
+/* --- SQLite's VFS methods --------------------------------------------------------------------- */
 
 static struct crash_vfs *vfs_of(sqlite3_vfs *base)
 {

@@ -4,7 +4,7 @@
 
 #include "core_help.h"
 
-/* --- order --------------------------------------------------------------------------------------- */
+/* --- order ------------------------------------------------------------------------------------ */
 
 static void test_first_come_first_served(void **state)
 {
@@ -115,7 +115,7 @@ static void test_id_used_again_in_the_same_turn(void **state)
     inflight_free(inflight);
 }
 
-/* --- time ---------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 static void test_delay(void **state)
 {
@@ -306,7 +306,7 @@ static void test_report_at_the_deadline(void **state)
     inflight_free(inflight);
 }
 
-/* --- loading ------------------------------------------------------------------------------------- */
+/* --- loading ---------------------------------------------------------------------------------- */
 
 static struct task *load_row(struct inflight *inflight, struct task_spec spec,
                              enum task_state state, int64_t due_ms, uint32_t attempts)
@@ -413,7 +413,7 @@ static void test_load_bad_row(void **state)
     inflight_free(inflight);
 }
 
-/* --- at most once -------------------------------------------------------------------------------- */
+/* --- at most once ----------------------------------------------------------------------------- */
 
 struct visit {
     struct inflight *inflight;
@@ -502,7 +502,7 @@ static void test_confirmation_comes_too_late(void **state)
     inflight_free(inflight);
 }
 
-/* --- the turn ------------------------------------------------------------------------------------ */
+/* --- the turn --------------------------------------------------------------------------------- */
 
 static void test_cached_bytes(void **state)
 {

@@ -17,7 +17,7 @@
 
 static const char *const names[NAMES] = {"a", "b", "c"};
 
-/* --- the model ----------------------------------------------------------------------------------- */
+/* --- the model -------------------------------------------------------------------------------- */
 
 struct model_task {
     bool used; /* slot in use: live, or ended and not freed */
@@ -234,7 +234,7 @@ static void model_commit(struct model *m)
     m->effect_count = kept;
 }
 
-/* --- comparing ----------------------------------------------------------------------------------- */
+/* --- comparing -------------------------------------------------------------------------------- */
 
 static void same_task(const struct model_task *t)
 {
@@ -300,7 +300,7 @@ static void same_all(const struct model *m)
     same_counts(m);
 }
 
-/* --- events -------------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 /* xorshift64*: the test is the same everywhere. */
 static uint64_t roll(struct model *m, uint64_t sides)

@@ -95,7 +95,7 @@ static const struct row {
     [PARKED_ROW] = {"parked", {"c", "-", "-", "-", "-", "-!", "-", "-", "-", ".", ".", "."}},
 };
 
-/* --- building a situation ------------------------------------------------------------------------ */
+/* --- building a situation --------------------------------------------------------------------- */
 
 static void claim_it(struct inflight *inflight, struct task *task)
 {
@@ -189,7 +189,7 @@ static struct task *build(struct inflight *inflight, enum situation situation)
     return task;
 }
 
-/* --- applying an event --------------------------------------------------------------------------- */
+/* --- applying an event ------------------------------------------------------------------------ */
 
 static enum report_result expected_result(const struct task *task, enum report_status status)
 {
@@ -259,7 +259,7 @@ static void apply(struct inflight *inflight, struct task *task, enum event event
     }
 }
 
-/* --- comparing ----------------------------------------------------------------------------------- */
+/* --- comparing -------------------------------------------------------------------------------- */
 
 static char letter(const struct task *task)
 {
@@ -314,7 +314,7 @@ static void test_every_state_and_event(void **state)
                 run_cell((enum situation)situation, (enum event)event);
 }
 
-/* --- why tasks fail ------------------------------------------------------------------------------- */
+/* --- why tasks fail --------------------------------------------------------------------------- */
 
 static void test_reasons(void **state)
 {

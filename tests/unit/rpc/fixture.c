@@ -228,7 +228,7 @@ void fixture_wait_no_streams(struct fixture *fixture)
             fail_msg("%zu streams stay open", rpc_server_open_streams(fixture->server));
 }
 
-/* --- client ------------------------------------------------------------------------------------------ */
+/* --- client ----------------------------------------------------------------------------------- */
 
 struct rpc_client *fixture_client(struct fixture *fixture, const char *secret)
 {

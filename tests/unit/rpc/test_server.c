@@ -264,7 +264,7 @@ static void calls_without_timeout_have_no_deadline(void **state)
     fixture_free(f);
 }
 
-/* --- many -------------------------------------------------------------------------------------------- */
+/* --- many ------------------------------------------------------------------------------------- */
 
 enum { MANY_CALLS = 20000, MANY_AT_ONCE = 300 };
 
@@ -319,7 +319,7 @@ static void many_streams_at_once(void **state)
     fixture_free(f);
 }
 
-/* --- life of server and connection ------------------------------------------------------------------- */
+/* --- life of server and connection ------------------------------------------------------------ */
 
 static void drain_lets_open_calls_finish(void **state)
 {

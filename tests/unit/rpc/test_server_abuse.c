@@ -38,7 +38,7 @@ static void leave(struct scene *scene)
     fixture_free(scene->fixture);
 }
 
-/* --- no HTTP/2 at all -------------------------------------------------------------------------------- */
+/* --- no HTTP/2 at all ------------------------------------------------------------------------- */
 
 static void other_protocols_are_closed(void **state)
 {
@@ -100,7 +100,7 @@ static void garbage_after_the_preface_ends_the_connection(void **state)
     }
 }
 
-/* --- requests that are not gRPC ---------------------------------------------------------------------- */
+/* --- requests that are not gRPC --------------------------------------------------------------- */
 
 static void ask(struct peer *peer, int32_t stream_id, const char *method, const char *type)
 {
@@ -271,7 +271,7 @@ static void compressed_requests_are_refused_by_their_header(void **state)
     leave(&scene);
 }
 
-/* --- floods ------------------------------------------------------------------------------------------ */
+/* --- floods ----------------------------------------------------------------------------------- */
 
 static void rapid_reset_is_stopped(void **state)
 {
@@ -367,7 +367,7 @@ static void pings_are_answered(void **state)
     leave(&scene);
 }
 
-/* --- slowness ---------------------------------------------------------------------------------------- */
+/* --- slowness --------------------------------------------------------------------------------- */
 
 static void slow_bodies_time_out(void **state)
 {
@@ -473,7 +473,7 @@ static void idle_connections_are_told_to_go(void **state)
     leave(&scene);
 }
 
-/* --- how many ---------------------------------------------------------------------------------------- */
+/* --- how many --------------------------------------------------------------------------------- */
 
 static void connections_are_bounded(void **state)
 {

@@ -270,7 +270,7 @@ int model_add_source(struct model *model, struct store *store)
     return 0;
 }
 
-/* --- as text ---------------------------------------------------------------------------------------- */
+/* --- as text ---------------------------------------------------------------------------------- */
 
 static void print_row(struct buf *out, int64_t rowid, struct bytes id, int status, int64_t attempts,
                       int64_t deadline_s, int64_t due_ms, struct bytes activation)
