@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "client/params_build.h"
+
+static void assert_packs(struct taskmill_params *p, const char *expected, size_t len)
+{
+    struct buf out = {0};
+
+    assert_int_equal(params_pack(p, &out), 0);
+    assert_int_equal(out.len, len);
+    assert_memory_equal(out.ptr, expected, len);
+    buf_free(&out);
+    taskmill_params_free(p);
+}
+
+#define ASSERT_PACKS(p, literal) assert_packs(p, literal, sizeof(literal) - 1)
+
+static void assert_refused(struct taskmill_params *p, int code, const char *part)
+{
+    struct buf out = {0};
+
+    assert_int_equal(params_pack(p, &out), code);
+    assert_non_null(strstr(taskmill_last_error(), part));
+    assert_int_equal(out.len, 0);
+    buf_free(&out);
+    taskmill_params_free(p);
+}
+
+/* The vector of spec/client.md 0. */
+static void test_reference_vector(void **state)
+{
+    struct taskmill_params *p = taskmill_params_new();
+
+    (void)state;
+    taskmill_params_kw_int(p, "k", 2);
+    taskmill_params_int(p, 1);
+    ASSERT_PACKS(p, "\x82\xa4"
+                    "args\x91\x01\xa6"
+                    "kwargs\x81\xa1k\x02");
+}
+
+static void test_none(void **state)
+{
+    (void)state;
+    ASSERT_PACKS(NULL, "\x82\xa4"
+                       "args\x90\xa6"
+                       "kwargs\x80");
+    ASSERT_PACKS(taskmill_params_new(), "\x82\xa4"
+                                        "args\x90\xa6"
+                                        "kwargs\x80");
+}
+
+static void test_every_type(void **state)
+{
+    struct taskmill_params *p = taskmill_params_new();
+
+    (void)state;
+    taskmill_params_null(p);
+    taskmill_params_bool(p, true);
+    taskmill_params_uint(p, UINT64_MAX);
+    taskmill_params_double(p, 0.5);
+    taskmill_params_str(p, "s");
+    taskmill_params_bytes(p, "\0", 1);
+    ASSERT_PACKS(p, "\x82\xa4"
+                    "args\x96\xc0\xc3\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
+                    "\xcb\x3f\xe0\0\0\0\0\0\0\xa1s\xc4\x01\0\xa6"
+                    "kwargs\x80");
+}
+
+/* f([1, {"a": []}], m={"x": [2]}) */
+static void test_nested(void **state)
+{
+    struct taskmill_params *p = taskmill_params_new();
+
+    (void)state;
+    taskmill_params_array(p);
+    taskmill_params_int(p, 1);
+    taskmill_params_map(p);
+    taskmill_params_kw_array(p, "a");
+    taskmill_params_end(p);
+    taskmill_params_end(p);
+    taskmill_params_end(p);
+    taskmill_params_kw_map(p, "m");
+    taskmill_params_kw_array(p, "x");
+    taskmill_params_int(p, 2);
+    taskmill_params_end(p);
+    taskmill_params_end(p);
+    ASSERT_PACKS(p, "\x82\xa4"
+                    "args\x91\x92\x01\x81\xa1"
+                    "a\x90\xa6"
+                    "kwargs\x81\xa1m\x81\xa1x\x91\x02");
+}
+
+static void test_mistakes(void **state)
+{
+    struct taskmill_params *p;
+
+    (void)state;
+    p = taskmill_params_new();
+    taskmill_params_end(p);
+    assert_refused(p, TASKMILL_ERR_STATE, "without an open");
+
+    p = taskmill_params_new();
+    taskmill_params_array(p);
+    assert_refused(p, TASKMILL_ERR_STATE, "missing (1 open)");
+
+    p = taskmill_params_new();
+    taskmill_params_array(p);
+    taskmill_params_kw_int(p, "k", 1);
+    taskmill_params_end(p);
+    assert_refused(p, TASKMILL_ERR_INVALID, "value k: the open container is an array");
+
+    p = taskmill_params_new();
+    taskmill_params_kw_map(p, "m");
+    taskmill_params_int(p, 1);
+    assert_refused(p, TASKMILL_ERR_INVALID, "the open container is a map");
+
+    p = taskmill_params_new();
+    taskmill_params_kw_int(p, "k", 1);
+    taskmill_params_kw_int(p, "k", 2);
+    assert_refused(p, TASKMILL_ERR_EXISTS, "k is given twice");
+
+    p = taskmill_params_new();
+    taskmill_params_str(p, "\xff");
+    taskmill_params_end(p); /* the first mistake counts */
+    assert_refused(p, TASKMILL_ERR_INVALID, "UTF-8");
+
+    p = taskmill_params_new();
+    for (int i = 0; i < 600; i++)
+        taskmill_params_array(p);
+    assert_refused(p, TASKMILL_ERR_TOO_LARGE, "deeper");
+}
+
+static void test_json(void **state)
+{
+    struct taskmill_params *p =
+        taskmill_params_from_json("{\"args\": [1], \"kwargs\": {\"k\": 2}}");
+
+    (void)state;
+    ASSERT_PACKS(p, "\x82\xa4"
+                    "args\x91\x01\xa6"
+                    "kwargs\x81\xa1k\x02");
+    assert_null(taskmill_params_from_json("{"));
+    assert_non_null(strstr(taskmill_last_error(), "JSON"));
+    p = taskmill_params_from_json("{}");
+    taskmill_params_int(p, 1);
+    assert_refused(p, TASKMILL_ERR_STATE, "no more values");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference_vector), cmocka_unit_test(test_none),
+        cmocka_unit_test(test_every_type),       cmocka_unit_test(test_nested),
+        cmocka_unit_test(test_mistakes),         cmocka_unit_test(test_json)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+/* Real children. Time comes in as an argument; only the waiting for a child's answer is real. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "worker/pool.h"
+
+#define CHILDREN 2
+#define JOBS     16
+
+struct outcome {
+    enum attempt_end end;
+    bool done, returned;
+    char why[200];
+};
+
+struct fixture {
+    struct tasks tasks;
+    struct pool *pool;
+    struct job jobs[JOBS];
+    struct outcome outcomes[JOBS];
+    size_t ended;
+    int64_t shift_ms; /* added to the clock */
+};
+
+static enum taskmill_status handler(struct taskmill_call *call)
+{
+    const char *what;
+
+    if (taskmill_arg_str(call, 0, &what))
+        return taskmill_fail(call, "needs a word");
+    if (strcmp(what, "ok") == 0)
+        return TASKMILL_COMPLETE;
+    if (strcmp(what, "retry") == 0)
+        return taskmill_retry(call, "again");
+    if (strcmp(what, "exit") == 0)
+        exit(0);
+    if (strcmp(what, "abort") == 0)
+        kill(getpid(), SIGABRT);
+    if (strcmp(what, "hang") == 0)
+        for (;;)
+            pause();
+    return taskmill_fail(call, "what is %s?", what);
+}
+
+static void on_done(void *ctx, struct job *job, enum attempt_end end, const char *why,
+                    int64_t run_us)
+{
+    struct fixture *f = ctx;
+    struct outcome *outcome = &f->outcomes[job - f->jobs];
+
+    assert_true(run_us >= 0);
+    assert_false(outcome->done);
+    outcome->done = true;
+    outcome->end = end;
+    strncpy(outcome->why, why, sizeof outcome->why - 1);
+    f->ended++;
+}
+
+static void on_returned(void *ctx, struct job *job)
+{
+    struct fixture *f = ctx;
+
+    f->outcomes[job - f->jobs].returned = true;
+    f->ended++;
+}
+
+static void on_forked(void *ctx)
+{
+    (void)ctx;
+}
+
+static int64_t now(const struct fixture *f)
+{
+    return clock_boot_ms() + f->shift_ms;
+}
+
+static void turn(struct fixture *f)
+{
+    struct pollfd fds[CHILDREN];
+
+    pool_tick(f->pool, now(f));
+    pool_flush(f->pool);
+    pool_poll(f->pool, fds);
+    (void)poll(fds, CHILDREN, 5);
+    pool_io(f->pool, fds, now(f));
+    pool_reap(f->pool, now(f));
+}
+
+static void run_until_ended(struct fixture *f, size_t count)
+{
+    for (int i = 0; i < 4000 && f->ended < count; i++)
+        turn(f);
+    assert_int_equal(f->ended, count);
+}
+
+static void run_until_ready(struct fixture *f, size_t count)
+{
+    for (int i = 0; i < 4000 && pool_ready(f->pool) < count; i++)
+        turn(f);
+    assert_int_equal(pool_ready(f->pool), count);
+}
+
+static void make_job(struct fixture *f, size_t n, const char *word, int64_t deadline_ms)
+{
+    struct taskmill_app *app = f->tasks.apps[0];
+    struct buf payload = {0}, packed = {0};
+
+    buf_printf(&packed, "%c%c%s%c%c%s", 0x81, 0xa4, "args", 0x91, 0xa0 | (int)strlen(word), word);
+    activation_encode(&(struct activation){.id = bytes_str("id"),
+                                           .namespace = bytes_str("n"),
+                                           .taskname = bytes_str("t"),
+                                           .parameters_bytes = buf_bytes(&packed)},
+                      NULL, 0, &payload);
+    f->jobs[n] = (struct job){.task = registry_find(app, bytes_str("n"), bytes_str("t")),
+                              .payload = blob_copy(buf_bytes(&payload)),
+                              .deadline_ms = deadline_ms};
+    buf_free(&payload);
+    buf_free(&packed);
+}
+
+static void start(struct fixture *f, uint32_t size, uint32_t max_tasks)
+{
+    struct err_text why;
+
+    assert_int_equal(
+        pool_new(&f->pool,
+                 &(struct pool_options){.tasks = &f->tasks,
+                                        .size = size,
+                                        .max_tasks = max_tasks,
+                                        .events = {f, on_done, on_returned, on_forked}},
+                 &why),
+        0);
+    run_until_ready(f, size);
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct taskmill_app *app = taskmill_app_new("app");
+    struct taskmill_namespace *ns = taskmill_namespace(app, "n");
+    struct err_text why;
+
+    (void)taskmill_task(ns, "t", handler);
+    tasks_init(&f->tasks, "app");
+    tasks_add_app(&f->tasks, app);
+    *state = f;
+    return tasks_finish(&f->tasks, &why);
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    pool_free(f->pool);
+    for (size_t i = 0; i < JOBS; i++)
+        blob_unref(f->jobs[i].payload);
+    tasks_free(&f->tasks);
+    free(f);
+    return 0;
+}
+
+static void test_outcomes(void **state)
+{
+    static const char *const words[] = {"ok", "retry", "nonsense", "ok"};
+    static const enum attempt_end expected[] = {ATTEMPT_COMPLETE, ATTEMPT_RETRY, ATTEMPT_FAILURE,
+                                                ATTEMPT_COMPLETE};
+    struct fixture *f = *state;
+
+    start(f, CHILDREN, 0);
+    for (size_t i = 0; i < 4; i++) {
+        make_job(f, i, words[i], 60000);
+        assert_true(pool_assign(f->pool, &f->jobs[i], 2, now(f)));
+    }
+    make_job(f, 4, "ok", 0);
+    assert_false(pool_assign(f->pool, &f->jobs[4], 2, now(f)));
+    assert_int_equal(pool_jobs(f->pool), 4);
+    run_until_ended(f, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(f->outcomes[i].end, expected[i]);
+    assert_string_equal(f->outcomes[1].why, "again");
+    assert_string_equal(f->outcomes[2].why, "what is nonsense?");
+    assert_int_equal(pool_jobs(f->pool), 0);
+}
+
+/* The job behind the one that killed its child was not started: it comes back. */
+static void test_death(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 1, 0);
+    make_job(f, 0, "abort", 60000);
+    make_job(f, 1, "ok", 60000);
+    assert_true(pool_assign(f->pool, &f->jobs[0], 2, now(f)));
+    assert_true(pool_assign(f->pool, &f->jobs[1], 2, now(f)));
+    run_until_ended(f, 2);
+    assert_int_equal(f->outcomes[0].end, ATTEMPT_FAILURE);
+    assert_non_null(strstr(f->outcomes[0].why, "signal 6"));
+    assert_true(f->outcomes[1].returned);
+
+    run_until_ready(f, 1);
+    f->outcomes[1].returned = false;
+    assert_true(pool_assign(f->pool, &f->jobs[1], 2, now(f)));
+    run_until_ended(f, 3);
+    assert_int_equal(f->outcomes[1].end, ATTEMPT_COMPLETE);
+}
+
+static void test_exit_is_a_failure(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 1, 0);
+    make_job(f, 0, "exit", 60000);
+    assert_true(pool_assign(f->pool, &f->jobs[0], 1, now(f)));
+    run_until_ended(f, 1);
+    assert_int_equal(f->outcomes[0].end, ATTEMPT_FAILURE);
+    assert_non_null(strstr(f->outcomes[0].why, "exit(0)"));
+}
+
+/* The clock jumps instead of the test waiting. */
+static void test_deadline(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 1, 0);
+    make_job(f, 0, "hang", 3600000);
+    make_job(f, 1, "ok", 3600000);
+    assert_true(pool_assign(f->pool, &f->jobs[0], 2, now(f)));
+    assert_true(pool_assign(f->pool, &f->jobs[1], 2, now(f)));
+    for (int i = 0; i < 20; i++)
+        turn(f);
+    assert_int_equal(f->ended, 0);
+    assert_in_range(pool_next_ms(f->pool) - now(f), 3590000, 3600000);
+    f->shift_ms = 3600001;
+    run_until_ended(f, 2);
+    assert_int_equal(f->outcomes[0].end, ATTEMPT_DEADLINE);
+    assert_true(f->outcomes[1].returned);
+    assert_false(f->outcomes[1].done);
+}
+
+static void test_worn_out_children_are_replaced(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 1, 2);
+    for (size_t i = 0; i < 6; i++) {
+        make_job(f, i, "ok", 60000);
+        for (int n = 0; n < 4000 && !pool_assign(f->pool, &f->jobs[i], 1, now(f)); n++)
+            turn(f);
+    }
+    run_until_ended(f, 6);
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(f->outcomes[i].end, ATTEMPT_COMPLETE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_outcomes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_death, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_exit_is_a_failure, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_deadline, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_worn_out_children_are_replaced, set_up, tear_down)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
