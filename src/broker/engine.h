@@ -18,6 +18,7 @@
 #define TASKMILL_BROKER_ENGINE_H
 
 #include "base/inbox.h"
+#include "base/metrics.h"
 #include "broker/gate.h"
 #include "broker/intake.h"
 #include "core/inflight.h"
@@ -248,6 +249,8 @@ struct engine_stats {
     uint64_t enqueued, undelivered, cancelled;
     uint64_t log_records;
     int64_t oldest_pending_ms; /* age of the oldest claimable task */
+    /* From received_at to the reply that hands the task out, ms; first claims, no delayed ones. */
+    struct metric_histogram start_latency_ms;
 };
 /* From the engine's thread. */
 void engine_get_stats(const struct engine *engine, struct engine_stats *out);

@@ -285,6 +285,20 @@ static void send(struct engine *engine, struct engine_call *call, const struct r
     engine->ports.reply(engine->ports.ctx, call, reply);
 }
 
+/* received_at is the producer's clock: what seems to come from the future counts as 0. */
+static void measure_latency(struct engine *engine, struct task *task)
+{
+    if (task->latency_known)
+        return;
+    task->latency_known = true;
+    int64_t latency_ms = engine->wall_ms - task->received_at_wall_ms;
+    struct metric_histogram *histogram = &engine->stats.start_latency_ms;
+    uint64_t value = latency_ms > 0 ? (uint64_t)latency_ms : 0;
+    histogram->count++;
+    histogram->sum += value;
+    histogram->buckets[metric_bucket(value)]++;
+}
+
 static int send_task(struct engine *engine, struct engine_call *call, struct task *task,
                      uint64_t claim_number)
 {
@@ -292,6 +306,7 @@ static int send_task(struct engine *engine, struct engine_call *call, struct tas
     int rc = engine_payload(engine, task, &reply.blob);
     if (rc)
         return rc;
+    measure_latency(engine, task);
     reply.prefix_len = task_response_prefix(reply.prefix, reply.blob->len);
     call->granted = blob_ref(reply.blob);
     call->claim_number = claim_number;

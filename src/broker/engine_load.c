@@ -180,6 +180,7 @@ static int load_row(void *ctx, const struct store_row *row)
     struct task *added;
     int rc = inflight_load(load->engine->inflight, &task, load->engine->now_ms, &added);
     assert(rc == 0); /* id is the table's primary key */
+    added->latency_known = true;
     return 0;
 }
 

@@ -79,6 +79,7 @@ static void add_task(struct engine *engine, uint32_t source, const struct intake
         return;
     }
     engine->next_rowid++;
+    task->latency_known = task->state == TASK_DELAY;
     if (spec.at_most_once && !spec.confirmed)
         offsets_want(engine->offsets, spec.origin.source, spec.origin.partition,
                      spec.origin.offset);
