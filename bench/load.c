@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -24,6 +24,8 @@ static const char usage[] =
     "  --connections N          connections (24)\n"
     "  --streams N              concurrent workers a connection (1)\n"
     "  --tasks N                tasks in all (100000)\n"
+    "  --warmup N               the first so many of them are not measured (0)\n"
+    "  --server-pid PID         measure the CPU time of this process, too (drain, beanstalk)\n"
     "  --batch N                tasks an Enqueue call (100)\n"
     "  --payload N              bytes of parameters (100)\n"
     "  --interval MS            pause between tasks, latency only (20)\n"
@@ -89,6 +91,36 @@ void load_activation(struct buf *out, uint64_t number, uint32_t payload_len)
     activation_encode(&activation, NULL, 0, out);
 }
 
+uint64_t load_number_of(struct bytes id)
+{
+    char text[17] = "";
+    char *end;
+    if (id.len != 32)
+        return UINT64_MAX;
+    memcpy(text, id.ptr + 16, 16);
+    uint64_t number = strtoull(text, &end, 16);
+    return *end ? UINT64_MAX : number;
+}
+
+int64_t load_process_cpu_us(uint32_t pid)
+{
+    char path[32], text[1024];
+    unsigned long long user, system;
+    snprintf(path, sizeof path, "/proc/%u/stat", (unsigned)pid);
+    FILE *file = pid ? fopen(path, "r") : NULL;
+    if (!file)
+        return 0;
+    size_t len = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[len] = '\0';
+    /* The second field is the name in parentheses and may hold anything. */
+    const char *rest = strrchr(text, ')');
+    if (!rest || sscanf(rest, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
+                        &system) != 2)
+        return 0;
+    return (int64_t)((user + system) * 1000000 / (unsigned long long)sysconf(_SC_CLK_TCK));
+}
+
 static int parse_address(const char *text, struct load_options *options)
 {
     const char *colon = strrchr(text, ':');
@@ -100,52 +132,89 @@ static int parse_address(const char *text, struct load_options *options)
     return options->port ? 0 : -1;
 }
 
+static const struct option names[] = {
+    {"address", required_argument, NULL, 'a'},  {"connections", required_argument, NULL, 'c'},
+    {"streams", required_argument, NULL, 's'},  {"tasks", required_argument, NULL, 't'},
+    {"warmup", required_argument, NULL, 'w'},   {"server-pid", required_argument, NULL, 'P'},
+    {"batch", required_argument, NULL, 'b'},    {"payload", required_argument, NULL, 'p'},
+    {"interval", required_argument, NULL, 'i'}, {"bootstrap", required_argument, NULL, 'k'},
+    {"topic", required_argument, NULL, 'T'},    {NULL, 0, NULL, 0},
+};
+
+/* Digits only: strtoul alone takes "-1" and "12x". */
+static int parse_number(const char *text, uint32_t *out)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || value > UINT32_MAX)
+        return -1;
+    *out = (uint32_t)value;
+    return 0;
+}
+
+static int parse_option(int option, const char *text, struct load_options *options)
+{
+    uint32_t value;
+    switch (option) {
+    case 'a':
+        return parse_address(text, options);
+    case 'k':
+        options->bootstrap = text;
+        return 0;
+    case 'T':
+        options->topic = text;
+        return 0;
+    default:
+        break;
+    }
+    if (parse_number(text, &value))
+        return -1;
+    switch (option) {
+    case 'c':
+        options->connections = value;
+        break;
+    case 's':
+        options->streams = value;
+        break;
+    case 't':
+        options->tasks = value;
+        break;
+    case 'w':
+        options->warmup = value;
+        break;
+    case 'P':
+        options->server_pid = value;
+        break;
+    case 'b':
+        options->batch = value;
+        break;
+    case 'p':
+        options->payload_len = value;
+        break;
+    default:
+        options->interval_ms = value;
+        break;
+    }
+    return 0;
+}
+
 static int parse(int argc, char **argv, struct load_options *options)
 {
-    static const struct option names[] = {
-        {"address", required_argument, NULL, 'a'},  {"connections", required_argument, NULL, 'c'},
-        {"streams", required_argument, NULL, 's'},  {"tasks", required_argument, NULL, 't'},
-        {"batch", required_argument, NULL, 'b'},    {"payload", required_argument, NULL, 'p'},
-        {"interval", required_argument, NULL, 'i'}, {"bootstrap", required_argument, NULL, 'k'},
-        {"topic", required_argument, NULL, 'T'},    {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-        unsigned long value = optarg ? strtoul(optarg, NULL, 10) : 0;
-        switch (option) {
-        case 'a':
-            if (parse_address(optarg, options))
-                return -1;
-            break;
-        case 'c':
-            options->connections = (uint32_t)value;
-            break;
-        case 's':
-            options->streams = (uint32_t)value;
-            break;
-        case 't':
-            options->tasks = value;
-            break;
-        case 'b':
-            options->batch = (uint32_t)value;
-            break;
-        case 'p':
-            options->payload_len = (uint32_t)value;
-            break;
-        case 'i':
-            options->interval_ms = (uint32_t)value;
-            break;
-        case 'k':
-            options->bootstrap = optarg;
-            break;
-        case 'T':
-            options->topic = optarg;
-            break;
-        default:
+    int option, index = 0;
+    while ((option = getopt_long(argc, argv, "", names, &index)) != -1) {
+        if (option == '?')
+            return -1;
+        if (parse_option(option, optarg, options)) {
+            fprintf(stderr, "taskmill-load: --%s: '%s' is not one\n", names[index].name, optarg);
             return -1;
         }
     }
-    return options->connections && options->streams && options->tasks && options->batch ? 0 : -1;
+    if (optind < argc || !options->connections || !options->streams || !options->batch ||
+        options->warmup >= options->tasks || (options->bootstrap && !options->topic)) {
+        fputs("taskmill-load: these options do not go together\n", stderr);
+        return -1;
+    }
+    return 0;
 }
 
 int main(int argc, char **argv)

@@ -15,6 +15,8 @@ struct load_options {
     const char *bootstrap, *topic; /* Kafka instead of Enqueue when set */
     uint32_t connections, streams;
     uint64_t tasks;
+    uint64_t warmup;     /* of `tasks`, not measured */
+    uint32_t server_pid; /* whose CPU time is measured; 0: nobody's */
     uint32_t batch;
     uint32_t payload_len;
     uint32_t interval_ms;
@@ -37,5 +39,11 @@ void samples_free(struct samples *samples);
 
 /* A small task of application "bench", namespace "bench", with an id made from `number`. */
 void load_activation(struct buf *out, uint64_t number, uint32_t payload_len);
+/* The number in such an id; UINT64_MAX if it is not one. */
+uint64_t load_number_of(struct bytes id);
+
+/* User and system time of a process, all threads, in steps of the kernel's tick; 0 if there is no
+ * such process. */
+int64_t load_process_cpu_us(uint32_t pid);
 
 #endif

@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,17 +113,31 @@ static int next_job(struct worker *worker, unsigned long long id)
     return write_all(worker->fd, text, (size_t)len);
 }
 
-static uint64_t drain(const struct load_options *options, struct worker *workers, uint32_t count,
-                      int64_t *last_us)
+struct result {
+    uint64_t done;
+    int64_t start_us, last_us;
+    int64_t server_cpu_us;
+};
+
+static void count_done(const struct load_options *options, struct result *result)
 {
-    uint64_t done = 0;
+    result->done++;
+    if (result->done == options->warmup) {
+        result->start_us = clock_boot_us();
+        result->server_cpu_us = load_process_cpu_us(options->server_pid);
+    }
+}
+
+static void drain(const struct load_options *options, struct worker *workers, uint32_t count,
+                  struct result *result)
+{
     int epoll_fd = epoll_create1(0);
     for (uint32_t i = 0; i < count; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, workers[i].fd, &event);
         write_all(workers[i].fd, "reserve\r\n", 9);
     }
-    while (done < options->tasks) {
+    while (result->done < options->tasks) {
         struct epoll_event events[256];
         int ready = epoll_wait(epoll_fd, events, 256, QUIET_MS);
         if (ready <= 0)
@@ -138,14 +151,24 @@ static uint64_t drain(const struct load_options *options, struct worker *workers
             worker->in.len += (size_t)got;
             unsigned long long id;
             while (take_reserved(&worker->in, &id)) {
-                done++;
+                count_done(options, result);
                 next_job(worker, id);
             }
         }
-        *last_us = clock_boot_us();
+        result->last_us = clock_boot_us();
     }
+    result->server_cpu_us = load_process_cpu_us(options->server_pid) - result->server_cpu_us;
     close(epoll_fd);
-    return done;
+}
+
+static void print(const struct load_options *options, const struct result *result)
+{
+    double seconds = (double)(result->last_us - result->start_us) / 1e6;
+    double measured = (double)(options->tasks - options->warmup);
+    bool whole = result->done >= options->tasks && seconds > 0;
+    printf("{\"tasks\": %llu, \"seconds\": %.3f, \"tasks_per_s\": %.0f, \"server_cpu_us\": %.2f}\n",
+           (unsigned long long)result->done, whole ? seconds : 0, whole ? measured / seconds : 0,
+           whole ? (double)result->server_cpu_us / measured : 0);
 }
 
 int load_beanstalk(const struct load_options *options)
@@ -159,15 +182,14 @@ int load_beanstalk(const struct load_options *options)
         if (workers[i].fd < 0)
             return 1;
     }
-    int64_t start_us = clock_boot_us(), last_us = start_us;
-    uint64_t done = drain(options, workers, count, &last_us);
-    double seconds = (double)(last_us - start_us) / 1e6;
-    printf("{\"tasks\": %llu, \"seconds\": %.3f, \"tasks_per_s\": %.0f}\n",
-           (unsigned long long)done, seconds, seconds > 0 ? (double)done / seconds : 0);
+    struct result result = {.start_us = clock_boot_us(),
+                            .server_cpu_us = load_process_cpu_us(options->server_pid)};
+    drain(options, workers, count, &result);
+    print(options, &result);
     for (uint32_t i = 0; i < count; i++) {
         close(workers[i].fd);
         buf_free(&workers[i].in);
     }
     mem_free(workers);
-    return done >= options->tasks ? 0 : 1;
+    return result.done == options->tasks ? 0 : 1;
 }

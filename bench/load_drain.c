@@ -1,22 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Workers: each stream claims, completes and fetches the next in one call, as the Python worker
- * does. */
+ * does. Every id is ticked off, so a task that comes twice or from elsewhere is seen. */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "load.h"
-#include "rpc/client.h"
+#include "load_pool.h"
 #include "wire/consumer.h"
 
 /* Nothing arrived for so long: the queue is empty, or the broker is stuck. */
 #define QUIET_MS 5000
+/* How long to look for more after the last task: there must be none. */
+#define AFTER_MS   50
+#define ERRORS_MAX 1000
 
 struct drain {
-    uint64_t wanted, done, errors;
-    int64_t first_us, last_us;
+    uint64_t wanted, warmup;
+    uint64_t done, errors, doubled, strange, asked;
+    uint8_t *seen; /* a byte a task */
+    int64_t start_us, last_us;
+    uint32_t server_pid;
+    int64_t server_cpu_us, own_cpu_us; /* at the start, then of the measured part */
     struct samples call_us;
 };
 
@@ -33,6 +41,7 @@ static void ask(struct worker *worker)
 {
     worker->reporting = false;
     worker->sent_us = clock_boot_us();
+    worker->drain->asked++;
     rpc_client_call(worker->client, CONSUMER_GET_TASK, bytes_of(NULL, 0), 0, on_result, worker,
                     worker->sent_us / 1000, NULL);
 }
@@ -50,11 +59,46 @@ static void report(struct worker *worker, struct bytes id)
     buf_free(&message);
 }
 
+static int64_t own_cpu_us(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 + usage.ru_utime.tv_usec +
+           usage.ru_stime.tv_usec;
+}
+
+static void start_clock(struct drain *drain, int64_t now_us)
+{
+    drain->start_us = now_us;
+    drain->own_cpu_us = own_cpu_us();
+    drain->server_cpu_us = load_process_cpu_us(drain->server_pid);
+}
+
+static void stop_clock(struct drain *drain)
+{
+    drain->own_cpu_us = own_cpu_us() - drain->own_cpu_us;
+    drain->server_cpu_us = load_process_cpu_us(drain->server_pid) - drain->server_cpu_us;
+}
+
 static void count_done(struct drain *drain, int64_t now_us, int64_t sent_us)
 {
     drain->done++;
     drain->last_us = now_us;
-    samples_add(&drain->call_us, now_us - sent_us);
+    if (drain->done == drain->warmup)
+        start_clock(drain, now_us);
+    else if (drain->done > drain->warmup)
+        samples_add(&drain->call_us, now_us - sent_us);
+    if (drain->done == drain->wanted)
+        stop_clock(drain);
+}
+
+static void tick_off(struct drain *drain, struct bytes id)
+{
+    uint64_t number = load_number_of(id);
+    if (number >= drain->wanted)
+        drain->strange++;
+    else if (drain->seen[number]++)
+        drain->doubled++;
 }
 
 static void on_result(void *ctx, const struct rpc_result *result)
@@ -64,74 +108,84 @@ static void on_result(void *ctx, const struct rpc_result *result)
     if (result->status == GRPC_CANCELLED)
         return; /* the end */
     int64_t now_us = clock_boot_us();
-    if (!drain->first_us)
-        drain->first_us = now_us;
     if (result->status == GRPC_OK && worker->reporting)
         count_done(drain, now_us, worker->sent_us);
-    else if (result->status != GRPC_OK && result->status != GRPC_NOT_FOUND)
-        drain->errors++;
+    else if (result->status != GRPC_OK && result->status != GRPC_NOT_FOUND && drain->errors++ == 0)
+        fprintf(stderr, "taskmill-load: %s: %s\n", grpc_status_name(result->status),
+                result->message);
     bool has_task = false;
     struct bytes payload;
     const char *why;
     struct activation activation;
     if (result->status == GRPC_OK &&
         task_response_decode(result->body, &has_task, &payload, &why) == 0 && has_task &&
-        activation_parse(payload, &activation, &why) == 0)
+        activation_parse(payload, &activation, &why) == 0) {
+        tick_off(drain, activation.id);
         report(worker, activation.id);
-    else if (drain->errors < 1000)
+    } else if (drain->errors < ERRORS_MAX) {
         ask(worker);
+    }
 }
 
-static void run(struct drain *drain, struct rpc_client **clients, uint32_t count)
+static void run(struct drain *drain, struct load_pool *pool)
 {
-    struct pollfd *fds = mem_calloc(count, sizeof *fds);
-    int64_t started_ms = clock_boot_ms();
-    while (drain->done < drain->wanted && drain->errors < 1000) {
-        int64_t now_ms = clock_boot_ms();
-        int64_t quiet_since = drain->last_us ? drain->last_us / 1000 : started_ms;
-        if (now_ms - quiet_since > QUIET_MS)
+    int64_t started_us = clock_boot_us();
+    if (drain->warmup == 0)
+        start_clock(drain, started_us);
+    while (drain->done < drain->wanted && drain->errors < ERRORS_MAX) {
+        int64_t quiet_since_us = drain->last_us ? drain->last_us : started_us;
+        if (clock_boot_us() - quiet_since_us > (int64_t)QUIET_MS * 1000)
             break;
-        for (uint32_t i = 0; i < count; i++)
-            fds[i] = (struct pollfd){.fd = rpc_client_fd(clients[i]),
-                                     .events = rpc_client_events(clients[i])};
-        if (poll(fds, count, 100) < 0 && errno != EINTR)
-            break;
-        now_ms = clock_boot_ms();
-        for (uint32_t i = 0; i < count; i++)
-            if (fds[i].revents || rpc_client_next_ms(clients[i]) <= now_ms)
-                rpc_client_io(clients[i], now_ms);
+        load_pool_turn(pool, 100);
     }
-    mem_free(fds);
+    int64_t until_ms = clock_boot_ms() + AFTER_MS;
+    while (clock_boot_ms() < until_ms)
+        load_pool_turn(pool, AFTER_MS);
+}
+
+static bool complete(const struct drain *drain)
+{
+    return drain->done == drain->wanted && !drain->errors && !drain->doubled && !drain->strange;
+}
+
+static void print(struct drain *drain)
+{
+    double seconds = (double)(drain->last_us - drain->start_us) / 1e6;
+    double measured = (double)(drain->wanted - drain->warmup);
+    bool whole = drain->done >= drain->wanted && seconds > 0;
+    printf("{\"tasks\": %llu, \"seconds\": %.3f, \"tasks_per_s\": %.0f, \"errors\": %llu, "
+           "\"doubled\": %llu, \"strange\": %llu, \"claims_per_task\": %.3f, "
+           "\"call_p50_us\": %u, \"call_p99_us\": %u, "
+           "\"server_cpu_us\": %.2f, \"load_cpu_us\": %.2f}\n",
+           (unsigned long long)drain->done, whole ? seconds : 0, whole ? measured / seconds : 0,
+           (unsigned long long)drain->errors, (unsigned long long)drain->doubled,
+           (unsigned long long)drain->strange,
+           drain->done ? (double)drain->asked / (double)drain->done : 0,
+           samples_percentile(&drain->call_us, 50), samples_percentile(&drain->call_us, 99),
+           whole ? (double)drain->server_cpu_us / measured : 0,
+           whole ? (double)drain->own_cpu_us / measured : 0);
 }
 
 int load_drain(const struct load_options *options)
 {
-    struct drain drain = {.wanted = options->tasks};
-    struct rpc_client **clients = mem_calloc(options->connections, sizeof *clients);
-    struct worker *workers =
-        mem_calloc((size_t)options->connections * options->streams, sizeof *workers);
-    int64_t now_ms = clock_boot_ms();
-    for (uint32_t i = 0; i < options->connections; i++) {
-        struct rpc_client_options client = {.host = options->host, .port = options->port};
-        clients[i] = rpc_client_new(&client);
-        for (uint32_t j = 0; j < options->streams; j++) {
-            struct worker *worker = &workers[i * options->streams + j];
-            *worker = (struct worker){.drain = &drain, .client = clients[i]};
-            ask(worker);
-        }
-        rpc_client_io(clients[i], now_ms);
+    struct drain drain = {.wanted = options->tasks,
+                          .warmup = options->warmup,
+                          .server_pid = options->server_pid,
+                          .seen = mem_calloc(options->tasks, 1)};
+    struct rpc_client_options client = {.host = options->host, .port = options->port};
+    struct load_pool *pool = load_pool_new(&client, options->connections);
+    uint32_t count = options->connections * options->streams;
+    struct worker *workers = mem_calloc(count, sizeof *workers);
+    for (uint32_t i = 0; i < count; i++) {
+        workers[i] = (struct worker){.drain = &drain,
+                                     .client = load_pool_client(pool, i / options->streams)};
+        ask(&workers[i]);
     }
-    run(&drain, clients, options->connections);
-    double seconds = (double)(drain.last_us - drain.first_us) / 1e6;
-    printf("{\"tasks\": %llu, \"seconds\": %.3f, \"tasks_per_s\": %.0f, \"errors\": %llu, "
-           "\"call_p50_us\": %u, \"call_p99_us\": %u}\n",
-           (unsigned long long)drain.done, seconds, seconds > 0 ? (double)drain.done / seconds : 0,
-           (unsigned long long)drain.errors, samples_percentile(&drain.call_us, 50),
-           samples_percentile(&drain.call_us, 99));
-    for (uint32_t i = 0; i < options->connections; i++)
-        rpc_client_free(clients[i]);
-    mem_free(clients);
+    run(&drain, pool);
+    print(&drain);
+    load_pool_free(pool);
     mem_free(workers);
+    mem_free(drain.seen);
     samples_free(&drain.call_us);
-    return drain.done >= drain.wanted ? 0 : 1;
+    return complete(&drain) ? 0 : 1;
 }

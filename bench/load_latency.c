@@ -17,6 +17,7 @@ struct latency {
     struct rpc_client *worker, *producer;
     int64_t sent_us;
     bool waiting, received, stopped;
+    uint64_t skip; /* answers that are not measured */
     struct samples us;
 };
 
@@ -58,7 +59,10 @@ static void on_task(void *ctx, const struct rpc_result *result)
     if (result->status == GRPC_OK &&
         task_response_decode(result->body, &has_task, &payload, &why) == 0 && has_task &&
         activation_parse(payload, &activation, &why) == 0) {
-        samples_add(&latency->us, clock_boot_us() - latency->sent_us);
+        if (latency->skip)
+            latency->skip--;
+        else
+            samples_add(&latency->us, clock_boot_us() - latency->sent_us);
         latency->received = true;
         complete(latency, activation.id);
     }
@@ -115,7 +119,7 @@ static int send_one(struct latency *latency, const struct load_options *options,
 
 int load_latency(const struct load_options *options)
 {
-    struct latency latency = {0};
+    struct latency latency = {.skip = options->warmup};
     struct rpc_client_options client = {.host = options->host, .port = options->port};
     struct topic_sink *sink = NULL;
     if (options->bootstrap) {

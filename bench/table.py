@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table at the end of a run."""
+
+from statistics import median
+
+TITLES = {
+    "kafka": "Taskmill, fed from Kafka",
+    "embedded": "Taskmill, without Kafka",
+    "beanstalkd fsync": "beanstalkd -f 0 (fsync at every write)",
+    "beanstalkd memory": "beanstalkd without a log",
+}
+NOTES = {
+    "kafka": "All runs of Taskmill: a task is durable before it is acknowledged (synchronous=FULL), "
+             "database on {filesystem}.\n    Cycle: claim, report complete and fetch the next in one call.",
+    "kafka 240x10": "240x10: store.max_processing_count and store.max_pending_count are 10,000 (default "
+                    "2,048: fewer\n    than there are workers). Otherwise defaults.",
+    "embedded 24x8": "Without Kafka: tasks were put by Enqueue before, with store.max_pending_count "
+                     "1,000,000.",
+    "beanstalkd fsync 24": "beanstalkd: one connection a worker, as its protocol wants; delete and the next "
+                           "reserve in one write.",
+    "ingest": "Rows from Kafka: store.max_pending_count 1,000,000, no worker.",
+}
+
+
+def mid(rounds, key):
+    return median(figures[key] for figures in rounds)
+
+
+def _heading(title, *columns):
+    return f"{title:42}" + "".join(f"{column:>14}" for column in columns)
+
+
+def _drained(figures):
+    lines = [_heading("drained", "tasks/s", "of rounds", "CPU us/task", "load's CPU", "call p50 ms", "p99 ms")]
+    part = None
+    for name, rounds in figures.items():
+        if not rounds or "tasks_per_s" not in rounds[0]:
+            continue
+        group, workers = name.rsplit(" ", 1)
+        if group != part:
+            lines.append(TITLES[group])
+            part = group
+        rates = [figures["tasks_per_s"] for figures in rounds]
+        columns = [f"{median(rates):,.0f}", f"{min(rates) / 1000:.1f}-{max(rates) / 1000:.1f}k",
+                   f"{mid(rounds, 'server_cpu_us'):.1f}"]
+        if "call_p50_us" in rounds[0]:
+            columns += [f"{mid(rounds, 'load_cpu_us'):.1f}", f"{mid(rounds, 'call_p50_us') / 1000:.2f}",
+                        f"{mid(rounds, 'call_p99_us') / 1000:.2f}"]
+        lines.append(_heading(f"  {workers} worker{'s' if workers != '1' else ''}", *columns))
+    return lines if len(lines) > 1 else []
+
+
+def _ratios(figures):
+    lines = []
+    for name, rounds in figures.items():
+        if not name.startswith("beanstalkd") or not rounds:
+            continue
+        group, workers = name.rsplit(" ", 1)
+        ours = [figures.get(f"{kind} {workers}") for kind in ("kafka", "embedded")]
+        if not any(ours):
+            continue
+        columns = [f"{mid(found, 'tasks_per_s') / mid(rounds, 'tasks_per_s'):.2f}" if found else "-"
+                   for found in ours]
+        lines.append(_heading(f"  {TITLES[group].split(' (')[0]}, {workers} workers", *columns))
+    if lines:
+        lines.insert(0, _heading("as a multiple of", "from Kafka", "without Kafka"))
+    return lines
+
+
+def _rest(figures):
+    lines = []
+    for name, title in (("idle kafka", "through Kafka"), ("idle embedded", "through Enqueue, without Kafka")):
+        rounds = figures.get(name)
+        if rounds:
+            columns = [f"{mid(rounds, key) / 1000:.2f}" for key in ("p50_us", "p99_us", "max_us")]
+            lines.append(_heading(f"  {title}", *columns))
+    if lines:
+        lines.insert(0, _heading("idle: enqueue to a waiting worker, ms", "p50", "p99", "max"))
+    rounds = figures.get("ingest")
+    if rounds:
+        rows = rounds[0]["rows"]
+        lines.append(_heading("Kafka to store, rows/s", f"{mid(rounds, 'rows_per_s'):,.0f}"))
+        lines.append(_heading(f"memory with {rows:,} rows, MiB", f"{mid(rounds, 'memory_mib'):.0f}"))
+    if figures.get("idle kafka"):
+        lines.append(_heading("memory when idle, MiB", f"{mid(figures['idle kafka'], 'memory_mib'):.0f}"))
+    return lines
+
+
+def render(figures, where, quick):
+    blocks = [block for block in (_drained(figures), _ratios(figures), _rest(figures)) if block]
+    notes = [text for name, text in NOTES.items()
+             if any(case == name or (name == "kafka" and case.split()[0] == name) for case in figures)]
+    head = (f"{where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, load before {where['load_before']}, "
+            f"{where['seconds']} s" + (", quick: one short round, expect noise" if quick else ""))
+    text = "\n\n".join("\n".join(block) for block in blocks)
+    foot = "\n".join(f"[{i + 1}] {note}" for i, note in enumerate(notes)).format(**where)
+    return "\n".join(part for part in (head, "", text, "", foot) if part is not None).rstrip()
