@@ -49,7 +49,7 @@ static int unpack(struct taskmill_call *call, struct err_text *why)
 
 static int count_args(struct taskmill_call *call)
 {
-    struct msgpack_reader reader = {call->args.ptr, call->args.ptr + call->args.len};
+    struct msgpack_reader reader;
     struct msgpack_value head;
     const char *fault;
     int rv;
@@ -57,6 +57,7 @@ static int count_args(struct taskmill_call *call)
     call->arg_count = 0;
     if (call->args.len == 0)
         return 0;
+    reader = (struct msgpack_reader){call->args.ptr, call->args.ptr + call->args.len};
     rv = msgpack_read(&reader, &head, &fault);
     if (rv == 0)
         call->arg_count = head.count;

@@ -80,10 +80,13 @@ __attribute__((format(printf, 3, 4))) static void mistake(struct taskmill_params
 /* Is `key` in this packed sequence of pairs? */
 static bool has_key(const struct container *map, struct bytes key)
 {
-    struct msgpack_reader reader = {map->content.ptr, map->content.ptr + map->content.len};
+    struct msgpack_reader reader;
     struct msgpack_value value;
     const char *why;
 
+    if (map->count == 0)
+        return false;
+    reader = (struct msgpack_reader){map->content.ptr, map->content.ptr + map->content.len};
     for (uint32_t i = 0; i < map->count; i++) {
         if (msgpack_read(&reader, &value, &why) != 0)
             return false;

@@ -92,8 +92,7 @@ static void turn(struct fixture *f)
 
     pool_tick(f->pool, now(f));
     pool_flush(f->pool);
-    pool_poll(f->pool, fds);
-    (void)poll(fds, CHILDREN, 5);
+    (void)poll(fds, pool_poll(f->pool, fds), 5);
     pool_io(f->pool, fds, now(f));
     pool_reap(f->pool, now(f));
 }
