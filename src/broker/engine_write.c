@@ -135,6 +135,7 @@ static int update_row(struct engine *engine, struct task *task)
         .processing_deadline_s =
             task->state == TASK_PROCESSING ? wall_s(engine, task->due_ms) : STORE_NULL,
         .due_ms = due_wall_ms(engine, task),
+        .on_attempts_exceeded = task->on_attempts_exceeded,
     };
     return store_update(engine->store, task->rowid, task_id(task), &change);
 }

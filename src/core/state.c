@@ -153,9 +153,11 @@ static bool policy_applies(enum task_failure failure)
 void state_fail(struct inflight *inflight, struct task *task, enum task_failure failure)
 {
     task->failure = failure;
+    if (!policy_applies(failure)) /* also after a restart, which knows only what the row says */
+        task->on_attempts_exceeded = TASK_DEADLETTER_POLICY;
     if (task->state != TASK_FAILURE) /* a row loaded as FAILURE is there already */
         state_set(inflight, task, TASK_FAILURE, CLOCK_NEVER);
-    if (policy_applies(failure) && task->on_attempts_exceeded != TASK_DEADLETTER_POLICY)
+    if (task->on_attempts_exceeded != TASK_DEADLETTER_POLICY)
         state_end(inflight, task, TASK_DISCARDED);
     else
         publish_want(inflight, task, PUBLISH_DEADLETTER);

@@ -160,6 +160,7 @@ int store_update(struct store *store, int64_t rowid, struct bytes id,
     bind_int(stmt, 4, change->processing_attempts);
     bind_int(stmt, 5, change->processing_deadline_s);
     bind_int(stmt, 6, change->due_ms);
+    bind_int(stmt, 7, change->on_attempts_exceeded);
     return sql_run_one(store, stmt, "update a row");
 }
 

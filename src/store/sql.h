@@ -33,7 +33,8 @@
       "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")                                      \
     X(STMT_ROW_UPDATE,                                                                             \
       "UPDATE " ROWS " SET status = ?3, processing_attempts = ?4, processing_deadline = ?5, "      \
-      "claim_expires_at = NULL, taskmill_times = ?6 WHERE rowid = ?1 AND id = ?2")                 \
+      "claim_expires_at = NULL, taskmill_times = ?6, on_attempts_exceeded = ?7 "                   \
+      "WHERE rowid = ?1 AND id = ?2")                                                              \
     X(STMT_ROW_SET_ACTIVATION, "UPDATE " ROWS " SET activation = ?3 WHERE rowid = ?1 AND id = ?2") \
     X(STMT_ROW_DELETE, "DELETE FROM " ROWS " WHERE rowid = ?1 AND id = ?2")                        \
     X(STMT_ROW_ACTIVATION, "SELECT activation FROM " ROWS " WHERE rowid = ?1 AND id = ?2")         \

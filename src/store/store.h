@@ -75,6 +75,7 @@ struct store_change {
     int64_t processing_attempts;
     int64_t processing_deadline_s; /* or STORE_NULL */
     int64_t due_ms;                /* or STORE_NULL */
+    int64_t on_attempts_exceeded;
 };
 
 struct store_options {

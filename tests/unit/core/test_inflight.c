@@ -440,6 +440,7 @@ static void test_confirmation(void **state)
         char id[2] = {(char)('0' + i), 0};
         struct task_spec spec = spec_of(id, i);
         spec.at_most_once = true;
+        spec.on_attempts_exceeded = 1;
         spec.delay_until_ms = i == 5 ? T0 + 10 : 0;
         tasks[i] = add(inflight, &spec, T0);
     }
@@ -452,6 +453,7 @@ static void test_confirmation(void **state)
     assert_int_equal(inflight_unconfirmed(inflight), 1);
     assert_int_equal(tasks[2]->end, TASK_FOREIGN);
     assert_int_equal(tasks[4]->failure, FAILURE_OWNER_UNKNOWN);
+    assert_int_equal(tasks[4]->on_attempts_exceeded, TASK_DEADLETTER_POLICY); /* for the file */
     assert_ptr_equal(claim_now(inflight, any_task(), T0), tasks[1]);
     assert_ptr_equal(claim_now(inflight, any_task(), T0), tasks[3]);
     assert_null(claim_now(inflight, any_task(), T0));

@@ -59,8 +59,10 @@ static int insert(struct store *store, int64_t rowid)
 static int claim(struct store *store, int64_t rowid)
 {
     char id[33];
-    const struct store_change change = {
-        .status = STORE_PROCESSING, .processing_deadline_s = 1790000033, .due_ms = 1790000033123};
+    const struct store_change change = {.status = STORE_PROCESSING,
+                                        .processing_deadline_s = 1790000033,
+                                        .due_ms = 1790000033123,
+                                        .on_attempts_exceeded = 1};
 
     return store_update(store, rowid, id_of(id, rowid), &change);
 }

@@ -113,7 +113,8 @@ static void update_moves_a_row_and_ends_a_claim(void **state)
     const struct store_change change = {.status = STORE_PROCESSING,
                                         .processing_attempts = 1,
                                         .processing_deadline_s = 1790000033,
-                                        .due_ms = 1790000033456};
+                                        .due_ms = 1790000033456,
+                                        .on_attempts_exceeded = 2};
 
     row.status = STORE_CLAIMED;
     row.claim_expires_at_s = 1790000001;
@@ -127,6 +128,7 @@ static void update_moves_a_row_and_ends_a_claim(void **state)
     assert_int_equal(all.rows[0].processing_deadline_s, 1790000033);
     assert_int_equal(all.rows[0].due_ms, 1790000033456);
     assert_int_equal(all.rows[0].claim_expires_at_s, STORE_NULL);
+    assert_int_equal(all.rows[0].on_attempts_exceeded, 2);
     fixture_rows_free(&all);
 }
 
