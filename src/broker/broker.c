@@ -44,7 +44,6 @@ struct broker {
     pthread_mutex_t failure_lock;
     char failure[sizeof(struct err_text)];
     _Atomic bool failed;
-    _Atomic bool store_busy;
 };
 
 /* --- failures, from any thread --------------------------------------------------------------- */
@@ -82,7 +81,6 @@ static bool on_store_busy(void *ctx, unsigned attempt)
         log_warn(TARGET, LOG_FIELDS(log_int("attempt", attempt)),
                  "%s is locked by another process; waiting, nothing is acknowledged meanwhile",
                  store_path(broker->store));
-    atomic_store(&broker->store_busy, true);
     poll(NULL, 0, (int)(wait_ms < BUSY_BACKOFF_MAX_MS ? wait_ms : BUSY_BACKOFF_MAX_MS));
     return true;
 }
@@ -104,7 +102,6 @@ static void on_release(void *ctx, struct engine_call *call)
 static void on_flush(void *ctx)
 {
     struct broker *broker = ctx;
-    atomic_store(&broker->store_busy, false);
     if (broker->service)
         service_flush(broker->service);
 }

@@ -364,6 +364,17 @@ static int compare(const char *what, uint64_t is, uint64_t expected)
     return is != expected;
 }
 
+/* Measured in whole milliseconds. */
+static const char *latency_text(char out[16], const struct metric_histogram *latency, double q)
+{
+    double value = metric_quantile(latency, q);
+    if (value < 1)
+        snprintf(out, 16, "<1");
+    else
+        snprintf(out, 16, "%.0f", value);
+    return out;
+}
+
 static int print_table(struct demo *demo)
 {
     const struct inflight_counts *counts = &demo->stats.inflight;
@@ -381,8 +392,9 @@ static int print_table(struct demo *demo)
     wrong += compare("lost or expired", counts->discarded + counts->expired, 0);
     printf("  %-18s %8.0f   (burst of %d short C tasks)\n", "tasks/s", demo->burst_rate,
            BURST_TASKS);
-    printf("  %-18s %8.0f ms p50, %.0f ms p99   (%llu starts at a steady %d tasks/s)\n",
-           "enqueue to start", metric_quantile(&latency, 0.5), metric_quantile(&latency, 0.99),
+    char p50[16], p99[16];
+    printf("  %-18s %8s ms p50, %s ms p99   (%llu starts at a steady %d tasks/s)\n",
+           "enqueue to start", latency_text(p50, &latency, 0.5), latency_text(p99, &latency, 0.99),
            (unsigned long long)latency.count, 5 * 1000 / PACE_MS);
     puts(wrong ? "not every task ended as it should" : "every task ended as it should");
     return wrong ? -1 : 0;
