@@ -13,20 +13,14 @@ struct command {
 };
 
 static const struct command commands[] = {
-#ifdef CLI_HAS_BROKER
     {"broker", cmd_broker, "take tasks from Kafka or producers and hand them to workers"},
-#endif
-#ifdef CLI_HAS_WORKER
     {"worker", cmd_worker, "run tasks: C modules, or commands in any language"},
-#endif
     {"send", cmd_send, "send a task"},
     {"health", cmd_health, "ask a broker whether it serves"},
 #ifdef CLI_HAS_DEMO
     {"demo", cmd_demo, "watch 10,000 tasks run, with nothing else installed"},
 #endif
-#ifdef CLI_HAS_WORKER
     {"run", cmd_run, "run taskworker: the same as worker"},
-#endif
 };
 
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
@@ -50,7 +44,6 @@ static void print_help(FILE *out)
           out);
 }
 
-#ifdef CLI_HAS_WORKER
 int cmd_run(int argc, char **argv)
 {
     struct cli_args args = cli_args_init("taskmill run", argc, argv);
@@ -66,7 +59,6 @@ int cmd_run(int argc, char **argv)
     return cli_error(&args, CLI_USAGE, "can run 'taskworker'%s%s", argc >= 2 ? ", not " : "",
                      argc >= 2 ? argv[1] : "");
 }
-#endif
 
 static int run(int argc, char **argv)
 {
@@ -96,23 +88,19 @@ static int run(int argc, char **argv)
     return cli_error(&args, CLI_USAGE, "there is no command '%s'; taskmill help lists them", name);
 }
 
-#ifdef CLI_HAS_BROKER
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
 
     return slash ? slash + 1 : path;
 }
-#endif
 
 int main(int argc, char **argv)
 {
     int code;
 
-#ifdef CLI_HAS_BROKER
     if (argc >= 1 && strcmp(base_name(argv[0]), "taskbroker") == 0)
         return cmd_broker(argc, argv);
-#endif
     code = run(argc, argv);
     if (fflush(stdout) != 0 && code == CLI_OK) {
         perror("taskmill: standard output");

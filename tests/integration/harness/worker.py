@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`taskmill worker` as a process, and a broker in a few lines of Python for what a real one never does."""
+
+import signal
+import threading
+from concurrent import futures
+
+import grpc
+import yaml
+from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
+
+from harness.broker import build_folder, program
+from harness.process import Process, wait_for
+from harness.rpc import CONSUMER
+
+MODULE = "examples/demo_tasks.so"
+
+
+class Worker:
+    """Dies with the test. Its folder holds tasks.yml (from `commands`) and the log."""
+
+    def __init__(self, folder, hosts, commands=None, modules=(), arguments=(), env=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        argv = [program(), "worker", "--rpc-host-list", ",".join(hosts)]
+        for module in modules:
+            argv += ["--module", build_folder() / module]
+        if commands is not None:
+            (folder / "tasks.yml").write_text(yaml.safe_dump(commands))
+            argv += ["--commands", folder / "tasks.yml"]
+        self._process = Process([*argv, *arguments], folder / "worker.txt", env=env, cwd=folder)
+        self.wait_log("worker started")
+
+    def log(self):
+        return self._process.log()
+
+    def wait_log(self, text, count=1, timeout_s=20):
+        wait_for(lambda: self.log().count(text) >= count or not self._process.running,
+                 lambda: f"'{text}' in:\n{self.log()[-4000:]}", timeout_s)
+        assert self.log().count(text) >= count, self.log()[-4000:]
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    @property
+    def running(self):
+        return self._process.running
+
+    def signal(self, number):
+        self._process.signal(number)
+
+    def wait(self, timeout_s=20):
+        return self._process.wait(timeout_s)
+
+    def stop(self):
+        self.signal(signal.SIGTERM)
+        code = self.wait()
+        assert code == 0, f"exit {code}:\n{self.log()[-4000:]}"
+
+    def kill9(self):
+        self._process.kill9()
+
+
+class FakeBroker:
+    """Hands out what is put in `tasks`, answers "no task" at once like the original, keeps the reports.
+
+    fail    answers of SetTaskStatus before it starts to accept: a list of grpc.StatusCode
+    """
+
+    def __init__(self):
+        self.tasks = []
+        self.reports = []
+        self.fail = []
+        self.asked = []
+        self._lock = threading.Lock()
+        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+        methods = {
+            "GetTask": (self._get_task, pb.GetTaskRequest, pb.GetTaskResponse),
+            "SetTaskStatus": (self._set_status, pb.SetTaskStatusRequest, pb.SetTaskStatusResponse),
+        }
+        handlers = {name: grpc.unary_unary_rpc_method_handler(
+            function, request_deserializer=request.FromString,
+            response_serializer=response.SerializeToString)
+            for name, (function, request, response) in methods.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CONSUMER, handlers),))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def _next(self):
+        with self._lock:
+            return self.tasks.pop(0) if self.tasks else None
+
+    def _get_task(self, request, context):
+        with self._lock:
+            self.asked.append(request)
+        task = self._next()
+        if task is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "No pending activation")
+        return pb.GetTaskResponse(task=task)
+
+    def _set_status(self, request, context):
+        with self._lock:
+            failure = self.fail.pop(0) if self.fail else None
+            if failure is None:
+                self.reports.append(request)
+        if failure is not None:
+            context.abort(failure, "planned")
+        task = self._next() if request.HasField("fetch_next_task") else None
+        return pb.SetTaskStatusResponse(task=task)
+
+    def wait_reports(self, count, timeout_s=20):
+        wait_for(lambda: len(self.reports) >= count, lambda: f"{count} reports: {self.reports}", timeout_s)
+        return self.reports
+
+    def stop(self):
+        self._server.stop(0)
