@@ -23,6 +23,7 @@
 #define CLI_USAGE  2
 
 int cmd_broker(int argc, char **argv);
+int cmd_config(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_health(int argc, char **argv);
 int cmd_run(int argc, char **argv);

@@ -15,11 +15,10 @@ struct command {
 static const struct command commands[] = {
     {"broker", cmd_broker, "take tasks from Kafka or producers and hand them to workers"},
     {"worker", cmd_worker, "run tasks: C modules, or commands in any language"},
+    {"config", cmd_config, "check a broker's configuration, print it, list the keys"},
     {"send", cmd_send, "send a task"},
     {"health", cmd_health, "ask a broker whether it serves"},
-#ifdef CLI_HAS_DEMO
     {"demo", cmd_demo, "watch 10,000 tasks run, with nothing else installed"},
-#endif
     {"run", cmd_run, "run taskworker: the same as worker"},
 };
 
