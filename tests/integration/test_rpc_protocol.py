@@ -17,14 +17,31 @@ import time
 import grpc
 import pytest
 
+from clients.http2 import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    START,
+    WINDOW_UPDATE,
+    frame,
+    headers,
+    literal,
+    read_frames,
+    request,
+)
 from harness.broker import Broker
 from harness.process import wait_for
 from harness.rpc import COMPLETE, CONSUMER, HEALTH, Client, activation
 
 GET_TASK = f"/{CONSUMER}/GetTask"
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY, RST_STREAM, HEADERS, DATA = 4, 6, 7, 3, 1, 0
-END_STREAM, END_HEADERS, ACK = 1, 4, 1
 
 
 def status_of(call):
@@ -143,30 +160,16 @@ def test_hmac_big_body_of_a_stranger(broker, grpc_client):
 # --- strangers
 
 
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+def grpc_headers(**fields):
+    return headers(GET_TASK.encode(), **fields)
 
 
-def literal(name, value):
-    """A header field without indexing and without Huffman code."""
-    assert len(name) < 127 and len(value) < 127
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-def headers(path=GET_TASK.encode(), content_type=b"application/grpc", method=b"POST", extra=b""):
-    return (literal(b":method", method) + literal(b":scheme", b"http") + literal(b":path", path) +
-            literal(b":authority", b"x") + literal(b"content-type", content_type) +
-            literal(b"te", b"trailers") + extra)
-
-
-def request(stream, body, **fields):
-    return (frame(HEADERS, END_HEADERS, stream, headers(**fields)) +
-            frame(DATA, END_STREAM, stream, body))
+def grpc_request(stream, body, path=GET_TASK.encode(), **fields):
+    return request(stream, path, body, **fields)
 
 
 # Asks for an application that nobody uses: strangers must not get the honest client's tasks.
 MESSAGE = b"\0\0\0\0\x0a\x12\x08stranger"
-START = PREFACE + frame(SETTINGS, 0, 0)
 
 BAD_BYTES = {
     "nothing": b"",
@@ -178,34 +181,34 @@ BAD_BYTES = {
     "frame too large": START + b"\xff\xff\xff" + bytes([DATA, 0, 0, 0, 0, 1]) + b"x" * 20000,
     "data on no stream": START + frame(DATA, 0, 1, b"x"),
     "data on stream 0": START + frame(DATA, 0, 0, b"x"),
-    "stream goes down": START + request(3, MESSAGE) + request(1, MESSAGE),
-    "even stream": START + request(2, MESSAGE),
+    "stream goes down": START + grpc_request(3, MESSAGE) + grpc_request(1, MESSAGE),
+    "even stream": START + grpc_request(2, MESSAGE),
     "broken hpack": START + frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff"),
-    "continuation for ever": START + frame(HEADERS, 0, 1, headers()) + frame(9, 0, 1, b"") * 2000,
+    "continuation for ever": START + frame(HEADERS, 0, 1, grpc_headers()) + frame(CONTINUATION, 0, 1) * 2000,
     "many settings": START + frame(SETTINGS, 0, 0, struct.pack(">HI", 3, 1)) * 3000,
     "many pings": START + frame(PING, 0, 0, b"x" * 8) * 3000,
-    "empty data for ever": START + frame(HEADERS, END_HEADERS, 1, headers()) + frame(DATA, 0, 1) * 20000,
+    "empty data for ever": START + frame(HEADERS, END_HEADERS, 1, grpc_headers()) + frame(DATA, 0, 1) * 20000,
     "rapid reset": START + b"".join(
-        frame(HEADERS, END_HEADERS, i, headers()) + frame(RST_STREAM, 0, i, b"\0\0\0\x08")
+        frame(HEADERS, END_HEADERS, i, grpc_headers()) + frame(RST_STREAM, 0, i, b"\0\0\0\x08")
         for i in range(1, 6001, 2)),
-    "window overflow": START + frame(8, 0, 0, struct.pack(">I", 0x7FFFFFFF)) * 2,
-    "no body": START + frame(HEADERS, END_HEADERS | END_STREAM, 1, headers()),
-    "body of 3 bytes": START + request(1, b"\0\0\0"),
-    "message cut short": START + request(1, b"\0\0\0\0\x10abc"),
-    "length of 4 GiB": START + request(1, b"\0\xff\xff\xff\xff" + b"abc"),
-    "two messages": START + request(1, MESSAGE + MESSAGE),
-    "flag that is no flag": START + request(1, b"\x07\0\0\0\0"),
-    "compressed without encoding": START + request(1, b"\1\0\0\0\3abc"),
-    "not grpc": START + request(1, MESSAGE, content_type=b"text/plain"),
-    "get": START + request(1, MESSAGE, method=b"GET"),
-    "bad timeout": START + request(1, MESSAGE, extra=literal(b"grpc-timeout", b"soon")),
-    "negative timeout": START + request(1, MESSAGE, extra=literal(b"grpc-timeout", b"-5S")),
-    "huge timeout": START + request(1, MESSAGE, extra=literal(b"grpc-timeout", b"99999999H")),
-    "many headers": START + frame(HEADERS, END_HEADERS, 1, headers(
+    "window overflow": START + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 0x7FFFFFFF)) * 2,
+    "no body": START + frame(HEADERS, END_HEADERS | END_STREAM, 1, grpc_headers()),
+    "body of 3 bytes": START + grpc_request(1, b"\0\0\0"),
+    "message cut short": START + grpc_request(1, b"\0\0\0\0\x10abc"),
+    "length of 4 GiB": START + grpc_request(1, b"\0\xff\xff\xff\xff" + b"abc"),
+    "two messages": START + grpc_request(1, MESSAGE + MESSAGE),
+    "flag that is no flag": START + grpc_request(1, b"\x07\0\0\0\0"),
+    "compressed without encoding": START + grpc_request(1, b"\1\0\0\0\3abc"),
+    "not grpc": START + grpc_request(1, MESSAGE, content_type=b"text/plain"),
+    "get": START + grpc_request(1, MESSAGE, method=b"GET"),
+    "bad timeout": START + grpc_request(1, MESSAGE, extra=literal(b"grpc-timeout", b"soon")),
+    "negative timeout": START + grpc_request(1, MESSAGE, extra=literal(b"grpc-timeout", b"-5S")),
+    "huge timeout": START + grpc_request(1, MESSAGE, extra=literal(b"grpc-timeout", b"99999999H")),
+    "many headers": START + frame(HEADERS, END_HEADERS, 1, grpc_headers(
         extra=b"".join(literal(b"x%d" % i, b"y" * 30) for i in range(400)))),
-    "upper case header": START + request(1, MESSAGE, extra=literal(b"UPPER", b"x")),
-    "line feed in header": START + request(1, MESSAGE, extra=literal(b"x", b"a\r\nb: c")),
-    "path without slash": START + request(1, MESSAGE, path=b"GetTask"),
+    "upper case header": START + grpc_request(1, MESSAGE, extra=literal(b"UPPER", b"x")),
+    "line feed in header": START + grpc_request(1, MESSAGE, extra=literal(b"x", b"a\r\nb: c")),
+    "path without slash": START + grpc_request(1, MESSAGE, path=b"GetTask"),
 }
 
 
@@ -273,7 +276,7 @@ def test_bad_bytes_hurt_nobody_else(shared_broker, honest, what):
 
 def test_random_mutations_of_a_good_connection(shared_broker, honest):
     rng = random.Random(7)
-    good = START + request(1, MESSAGE) + request(3, MESSAGE) + frame(PING, 0, 0, b"12345678")
+    good = START + grpc_request(1, MESSAGE) + grpc_request(3, MESSAGE) + frame(PING, 0, 0, b"12345678")
     # The messages stay: without its filter a GetTask would take the honest client's task.
     places = [i for i in range(len(PREFACE), len(good)) if MESSAGE not in good[i - 14:i + 15]]
     for _ in range(300):
@@ -286,20 +289,6 @@ def test_random_mutations_of_a_good_connection(shared_broker, honest):
     assert shared_broker.running
 
 
-def read_frames(connection):
-    """(kind, flags, stream, payload) of each frame until the end."""
-    data = b""
-    while True:
-        while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3], "big"):
-            length = int.from_bytes(data[:3], "big")
-            yield data[3], data[4], int.from_bytes(data[5:9], "big"), data[9:9 + length]
-            data = data[9 + length:]
-        more = connection.recv(65536)
-        if not more:
-            return
-        data += more
-
-
 def test_ping_is_answered(shared_broker):
     with socket.create_connection(("127.0.0.1", shared_broker.port), timeout=5) as connection:
         connection.sendall(START + frame(PING, 0, 0, b"12345678"))
@@ -310,8 +299,7 @@ def test_ping_is_answered(shared_broker):
 def test_goaway_at_shutdown_and_held_calls_answered(broker):
     b = broker(config={"grpc_long_poll_ms": 60000})
     with socket.create_connection(("127.0.0.1", b.port), timeout=5) as connection:
-        connection.sendall(START + frame(HEADERS, END_HEADERS, 1, headers()) +
-                           frame(DATA, END_STREAM, 1, MESSAGE))
+        connection.sendall(START + grpc_request(1, MESSAGE))
         frames = read_frames(connection)
         assert next(f for f in frames if f[0] == SETTINGS)
         time.sleep(0.3)  # the call is held
