@@ -63,6 +63,16 @@ void samples_free(struct samples *samples)
     mem_free(samples->values);
 }
 
+/* A bijection that looks random (the finisher of splitmix64). */
+static uint64_t scatter(uint64_t value)
+{
+    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9u;
+    value = (value ^ value >> 27) * 0x94d049bb133111ebu;
+    return value ^ value >> 31;
+}
+
+/* Like a client's UUIDs, ids come in no order, which is what an index on them has to bear; the
+ * number is behind. */
 void load_activation(struct buf *out, uint64_t number, uint32_t payload_len)
 {
     static uint8_t filler[65536];
@@ -70,7 +80,8 @@ void load_activation(struct buf *out, uint64_t number, uint32_t payload_len)
     if (!run)
         run = (uint64_t)clock_boot_us();
     char id[33];
-    snprintf(id, sizeof id, "%016llx%016llx", (unsigned long long)run, (unsigned long long)number);
+    snprintf(id, sizeof id, "%016llx%016llx", (unsigned long long)scatter(run + number),
+             (unsigned long long)number);
     int64_t now_ms = clock_wall_ms();
     struct activation activation = {
         .id = bytes_of(id, 32),
