@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bench/run answers wrong arguments, and measures what it says with nothing lost. No figure is judged
+here: a busy machine is no reason to fail."""
+
+import json
+import subprocess
+
+import pytest
+
+from harness import cache
+
+BENCH = cache.ROOT / "bench" / "run"
+
+
+def run(*args, timeout_s=100):
+    return subprocess.run([BENCH, *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=timeout_s)
+
+
+def test_help_names_every_part_and_an_example():
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("kafka", "embedded", "beanstalkd", "idle", "ingest", "--json", "--quick", "example:"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("args, said", [
+    (["--only", "nothing"], "invalid choice: 'nothing'"),
+    (["--slow"], "unrecognized arguments: --slow"),
+    (["--json", "/nowhere/figures.json"], "No such file or directory"),
+])
+def test_wrong_arguments(args, said):
+    done = run(*args)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_folder_in_memory_is_refused(tmp_path):
+    done = run("--quick", "--only", "idle", "--folder", "/dev/shm/taskmill-bench-test")
+    assert done.returncode == 1
+    assert "is in memory" in done.stderr
+
+
+def test_quick_run_of_two_parts(tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("--quick", "--only", "idle", "--only", "embedded", "--json", figures,
+               "--folder", tmp_path / "bench")
+    assert done.returncode == 0, done.stderr
+    assert "idle: enqueue to a waiting worker" in done.stdout
+    rounds = json.loads(figures.read_text())["rounds"]
+    assert set(rounds) == {"idle kafka", "idle embedded", "embedded 24x8"}
+    assert all(len(found) == 1 for found in rounds.values())
+    assert rounds["embedded 24x8"][0]["tasks"] == 20000
+    assert rounds["embedded 24x8"][0]["doubled"] == 0
+    for name in ("idle kafka", "idle embedded"):
+        assert rounds[name][0]["lost"] == 0
+        assert 0 < rounds[name][0]["p50_us"] <= rounds[name][0]["p99_us"]
+    assert not (tmp_path / "bench").exists()
