@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from clients.http2 import END_HEADERS, HEADERS, START, frame, headers
+from clients.http2 import END_HEADERS, HEADERS, PING, START, frame, headers, read_frames
 from harness.broker import program
 from harness.cache import ROOT
 from harness.rpc import COMPLETE, CONSUMER, activation
@@ -255,8 +255,9 @@ def open_stream():
     def make(b):
         connection = socket.create_connection(("127.0.0.1", b.port), timeout=5)
         connections.append(connection)
-        connection.sendall(START + frame(HEADERS, END_HEADERS, 1, headers(f"/{CONSUMER}/GetTask".encode())))
-        assert connection.recv(1000)
+        connection.sendall(START + frame(HEADERS, END_HEADERS, 1, headers(f"/{CONSUMER}/GetTask".encode())) +
+                           frame(PING, 0, 0, b"received"))
+        assert any(kind == PING for kind, _, _, _ in read_frames(connection))
 
     yield make
     for connection in connections:
