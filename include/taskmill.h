@@ -23,8 +23,8 @@
  *         struct taskmill_namespace *billing =
  *             taskmill_namespace(app, "billing", .processing_deadline_s = 30);
  *         taskmill_task(billing, "billing.send_invoice", send_invoice,
- *                       .retry = {.times = 5, .delay_s = 60, .times_exceeded =
- * TASKMILL_DEADLETTER});
+ *                       .retry = {.times = 5, .delay_s = 60,
+ *                                 .times_exceeded = TASKMILL_DEADLETTER});
  *     }
  *
  * Any program sends tasks, through a broker or to Kafka. It declares what it sends in the same way
