@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ids of ended at-most-once tasks, remembered for a while so that a replay is dropped (design
- * "At-most-once"). Bounded by count and age; the oldest leave first. PURE; one thread. Times: boot
- * ms. */
+/* Ids of ended at-most-once tasks, remembered for a while so that a replay is dropped (INV-4).
+ * Bounded by count and age; the oldest leave first. PURE; one thread. Times: boot ms. */
 #ifndef TASKMILL_CORE_DONE_H
 #define TASKMILL_CORE_DONE_H
 

@@ -176,10 +176,14 @@ int64_t inflight_next_ms(const struct inflight *inflight);
 
 /* --- what came out --------------------------------------------------------------------------- */
 
-/* Changed tasks, each once, whatever happened to it in this turn. The writer derives the row
- * effect: end == TASK_LIVE, !stored: insert      end != TASK_LIVE, stored: delete end == TASK_LIVE,
- * stored:  update      end != TASK_LIVE, !stored: nothing (came and went in one turn) Start with
- * NULL. */
+/*
+ * Changed tasks, each once, whatever happened to it in this turn. Start with NULL. The writer
+ * derives the row effect:
+ *
+ *                         !stored                              stored
+ *   end == TASK_LIVE      insert                               update
+ *   end != TASK_LIVE      nothing: came and went in one turn   delete
+ */
 struct task *inflight_next_change(const struct inflight *inflight, const struct task *after);
 size_t inflight_change_count(const struct inflight *inflight);
 

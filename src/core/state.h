@@ -42,8 +42,7 @@ struct inflight {
     struct inflight_counts counts; /* those that are not the length of something above */
 };
 
-/* --- state.c
- * ---------------------------------------------------------------------------------------- */
+/* --- state.c ---------------------------------------------------------------------------------- */
 
 /* Every change of task->state goes through here. due_ms as in struct task. */
 void state_set(struct inflight *inflight, struct task *task, enum task_state to, int64_t due_ms);
@@ -65,16 +64,14 @@ void state_fire_if_due(struct inflight *inflight, struct task *task);
 /* CLOCK_NEVER: no timer. */
 void state_set_timer(struct inflight *inflight, struct task *task, int64_t at_ms);
 
-/* --- publish.c
- * -------------------------------------------------------------------------------------- */
+/* --- publish.c -------------------------------------------------------------------------------- */
 
 /* Asks for the task's record in this turn's effects. */
 void publish_want(struct inflight *inflight, struct task *task, enum publish_kind kind);
 /* Nothing can be published now: tries the dead letter again later. */
 void publish_park(struct inflight *inflight, struct task *task);
 
-/* --- effects.c
- * -------------------------------------------------------------------------------------- */
+/* --- effects.c -------------------------------------------------------------------------------- */
 
 void effects_push(struct inflight *inflight, struct effect effect);
 /* Undoes the answer that this turn has for a claim. */
