@@ -4,18 +4,19 @@
  *
  * Life of a call
  *   1. An rpc thread has read and, when secrets are set, verified a whole request. It calls the
- * method's `start` with the call. The handler decodes the body, fills its own part of the call
- * (rpc_call_user) and either replies at once or passes the call to another thread.
+ *      method's `start` with the call. The handler decodes the body, fills its own part of the call
+ *      (rpc_call_user) and either replies at once or passes the call to another thread.
  *   2. From then on the holder owes exactly one rpc_reply*(), from any thread, whatever happens to
- * the peer.
+ *      the peer.
  *   3. If the stream or the connection dies before a reply was queued, the rpc thread calls
- * `cancelled` once. The call's memory stays: the holder still replies (the reply goes nowhere).
+ *      `cancelled` once. The call's memory stays: the holder still replies, and the reply goes
+ *      nowhere.
  *   4. After the reply, `delivered` is called once on the rpc thread when the method asks for it:
- * sent is true as soon as the kernel took at least one byte of the reply's DATA, false when the
- * stream died before. A claim whose delivery was not sent is given back by the broker (INV-4,
- * design "claim"). Calls are reference counted: the server drops its reference after (4); a handler
- * that keeps a pointer beyond its reply (an event on its way to another thread) takes one with
- * rpc_call_ref.
+ *      sent is true as soon as the kernel took at least one byte of the reply's DATA, false when
+ *      the stream died before. A claim that was not sent is given back by the broker (INV-5).
+ *
+ * Calls are reference counted: the server drops its reference after (4); a handler that keeps a
+ * pointer beyond its reply (an event on its way to another thread) takes one with rpc_call_ref.
  *
  * Threads: create, start, drain, stop and destroy belong to one thread; handlers run on rpc
  * threads; rpc_reply, rpc_call_ref/unref and rpc_server_set_health may be called from any thread.
@@ -73,9 +74,8 @@ struct rpc_server_options {
     struct rpc_limits limits;
 };
 
-/* Binds and listens, starts no thread. ERR_SYSTEM with "address 1.2.3.4:50051: Address already in
- * use;
- * ..." in why. Health of service "" is SERVING; other services are unknown until set. */
+/* Binds and listens, starts no thread. ERR_SYSTEM with the address, the cause and what to do in
+ * why. Health of service "" is SERVING; other services are unknown until set. */
 int rpc_server_create(struct rpc_server **out, const struct rpc_server_options *options,
                       struct err_text *why);
 int rpc_server_start(struct rpc_server *server, struct err_text *why);
