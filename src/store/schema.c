@@ -6,7 +6,7 @@
  *
  * Everything is looked up before it is written: a start on a file that is as it should be must not
  * commit anything, because the only thing that makes a killed process's last WAL frames durable is
- * then the checkpoint of open.c, and tests must be able to see it missing.
+ * then the checkpoint of store.c, and tests must be able to see it missing.
  */
 #include <assert.h>
 

@@ -98,7 +98,7 @@ int store_open(struct store **out, const struct store_options *options, struct e
 void store_close(struct store *store);
 /* Closes as a kill would: nothing is written or synced, an open transaction is gone. */
 void store_abandon(struct store *store);
-/* The 16 lower-case hex digits that name this file's owner lists (design "At-most-once"): made at
+/* The 16 lower-case hex digits that name this file in lists of owners (core/offsets.h): made at the
  * first open from random bytes and kept in the file. */
 const char *store_id(const struct store *store);
 const char *store_path(const struct store *store);
@@ -126,8 +126,7 @@ int store_load_sources(struct store *store,
 /* Outside a transaction: finds or durably adds the source. */
 int store_add_source(struct store *store, const struct store_source *source, int64_t *number);
 
-/* Highest offset + 1 that is confirmed for this store, per source and partition (design
- * "At-most-once"). */
+/* Highest offset + 1 that is confirmed for this store, per source and partition (INV-4). */
 struct store_confirmed {
     int64_t source, partition, next_offset;
 };
