@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kafka through librdkafka (2.0.2 and newer) as topic_source and topic_sink. See docs and design
- * "Topics" for the traps of that version. Thread: one consumer thread per source (it serves the
- * main queue at least every 100 ms for ever), one helper thread per source for watermarks and asks,
- * one poll thread per sink.
+ * Kafka through librdkafka (2.0.2 and newer) as topic_source and topic_sink; kafka_helper.c,
+ * kafka_group.c and kafka_sink.c explain the traps of that version. Threads: one consumer thread
+ * per source (it serves the main queue at least every 100 ms for ever), one helper thread per
+ * source for watermarks and asks, one poll thread per sink.
  */
 #ifndef TASKMILL_TOPIC_KAFKA_H
 #define TASKMILL_TOPIC_KAFKA_H

@@ -5,11 +5,11 @@
  *
  * Two things librdkafka does not do by itself:
  *   - A client that has met a fatal error (idempotence broken or not allowed) is of no more use.
- * The poll thread purges it, so that everything open is reported as failed, and makes a new one;
- * without idempotence if that was refused.
+ *     The poll thread purges it, so that everything open is reported as failed, and makes a new
+ *     one; without idempotence if that was refused.
  *   - A broker refuses a whole batch as too large, though its topic's limit may only be exceeded by
- * the batch. Such records go once more through a second client that sends each alone; only what is
- * refused there is impossible.
+ *     the batch. Such records go once more through a second client that sends each alone; only what
+ *     is refused there is impossible.
  */
 #include <pthread.h>
 #include <stdatomic.h>
