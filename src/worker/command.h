@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A task that is a command of any language, one process a task.
- *   stdin   the parameters: {"args": [...], "kwargs": {...}}
- *   env     TASKMILL_TASK_ID, _NAME, _NAMESPACE, _APPLICATION, _ATTEMPT (0 is the first), _HEADERS
- * (JSON) folder  that of the file which declares it; argv never passes through a shell exit    0
- * complete, 75 (EX_TEMPFAIL) another attempt, anything else a failure stderr  its tail goes to the
- * worker's log; stdout is the worker's
+ *
+ *   stdin    the parameters: {"args": [...], "kwargs": {...}}
+ *   env      TASKMILL_TASK_ID, _NAME, _NAMESPACE, _APPLICATION, _ATTEMPT (0 is the first),
+ *            _HEADERS (JSON)
+ *   folder   that of the file which declares it; argv never passes through a shell
+ *   exit     0: complete, 75 (EX_TEMPFAIL): another attempt, anything else: a failure
+ *   stderr   its tail goes to the worker's log; stdout is the worker's
  */
 #ifndef TASKMILL_WORKER_COMMAND_H
 #define TASKMILL_WORKER_COMMAND_H

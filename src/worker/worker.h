@@ -5,14 +5,14 @@
  *
  * Rules
  *   - It asks only for applications it has tasks for. Without any task it stays up and claims
- * nothing.
- *   - Up to one task a child is claimed; while tasks are short (below 5 ms), one more is claimed
- * ahead.
+ *     nothing.
+ *   - One task a child is claimed; while tasks are short (below 5 ms on average), up to 7 more are
+ *     on their way for each child.
  *   - A report goes to the broker the task came from, again and again until it is delivered.
  *   - A task that a child has started is never started again here, whatever happens to the child.
  *   - First SIGTERM or SIGINT: no new claims, calls that wait for tasks are cancelled, claimed
- * tasks run to their end, reports are delivered, exit 0. A second one: everything is killed,
- * exit 1.
+ *     tasks run to their end, reports are delivered, exit 0. A second one: everything is killed,
+ *     exit 1.
  */
 #ifndef TASKMILL_WORKER_WORKER_H
 #define TASKMILL_WORKER_WORKER_H
