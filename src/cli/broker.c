@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `taskmill broker`, and the program under the name `taskbroker`: the flags of spec/broker.md 1.1. */
+/* `taskmill broker`, also under the name `taskbroker`, with the flags of spec/broker.md 1.1. */
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,13 +14,14 @@ extern char **environ;
 static const char usage[] =
     "usage: taskmill broker [-c FILE] [-r broker|migrations]\n"
     "\n"
-    "Consumes task activations, keeps them in a local SQLite file and hands them to workers over gRPC.\n"
+    "Takes task activations from Kafka or from producers, keeps them in a local SQLite file and\n"
+    "hands them to workers over gRPC.\n"
     "\n"
     "  -c, --config FILE   configuration in YAML; without it defaults and TASKBROKER_* variables\n"
     "  -r, --run MODE      broker (default), or migrations (nothing to do for SQLite)\n"
     "  -h, --help          this text\n"
     "\n"
-    "example: TASKBROKER_KAFKA_CLUSTERS__DEFAULT__ADDRESS=... ; taskmill broker -c config.yml\n"
+    "example: taskmill broker -c config.yml\n"
     "         TASKBROKER_EMBEDDED=true taskmill broker      (without Kafka)\n"
     "exit: 0 stopped by a signal, 1 failure (the last line says why), 2 usage\n";
 

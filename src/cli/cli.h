@@ -5,8 +5,7 @@
  * table.
  *
  * Command lines: options are --name VALUE, --name=VALUE or a letter (-c VALUE) and may stand
- * anywhere;
- * "--" ends them; "-5" is a number, not an option.
+ * anywhere; "--" ends them; "-5" is a number, not an option.
  */
 #ifndef TASKMILL_CLI_CLI_H
 #define TASKMILL_CLI_CLI_H
