@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A whole broker, put together from its configuration: store, topics, engine and service. Used by
- * the command (broker_run) and, in-process, by `taskmill dev`. One thread creates, starts, stops
+ * the command (broker_run) and, in-process, by `taskmill demo`. One thread creates, starts, stops
  * and destroys it.
  *
  * Shutdown: readiness down, GOAWAY, no new claims, held ones answered; statuses are accepted until
@@ -33,8 +33,8 @@ void broker_stats(struct broker *broker, struct engine_stats *out);
 void broker_stop(struct broker *broker);
 void broker_destroy(struct broker *broker);
 
-/* The command's main part: runs until SIGINT, SIGTERM or SIGQUIT (0) or a failure (1, with one line
- * on the log). A second signal ends the process at once with 1. */
+/* The command's main part: runs until SIGINT, SIGTERM, SIGQUIT or SIGHUP (0) or a failure (1, with
+ * one line on the log). A second signal ends the process at once with 1. */
 int broker_run(const struct config *cfg);
 
 #endif
