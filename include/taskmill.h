@@ -76,7 +76,7 @@ enum taskmill_error {
 /* Why the last call of this thread that failed did so: what, where and what to do, in one line. */
 TASKMILL_API const char *taskmill_last_error(void);
 
-/* --- applications ------------------------------------------------------------------------------ */
+/* --- applications ---------------------------------------------------------------------------- */
 
 struct taskmill_app;
 struct taskmill_namespace;
@@ -109,7 +109,7 @@ TASKMILL_API void taskmill_app_free(struct taskmill_app *app);
  * worker's --application. Before the first namespace. */
 TASKMILL_API int taskmill_application(struct taskmill_app *app, const char *name);
 
-/* --- namespaces and tasks ---------------------------------------------------------------------- */
+/* --- namespaces and tasks -------------------------------------------------------------------- */
 
 enum taskmill_status { TASKMILL_COMPLETE = 0, TASKMILL_FAILURE = 1, TASKMILL_RETRY = 2 };
 
@@ -182,7 +182,7 @@ TASKMILL_API int taskmill_child_start(struct taskmill_app *app, int (*start)(voi
     TASKMILL_API void taskmill_module_init(struct taskmill_app *app); \
     void taskmill_module_init(struct taskmill_app *app)
 
-/* --- in a handler ------------------------------------------------------------------------------ */
+/* --- in a handler ---------------------------------------------------------------------------- */
 
 /* "return taskmill_fail(call, ...)": the text goes to the log. */
 TASKMILL_API enum taskmill_status taskmill_fail(struct taskmill_call *call, const char *fmt, ...)
@@ -264,7 +264,7 @@ TASKMILL_API int taskmill_value_at(const struct taskmill_value *value, size_t in
 TASKMILL_API int taskmill_value_get(const struct taskmill_value *value, const char *key,
                                     struct taskmill_value *out);
 
-/* --- parameters -------------------------------------------------------------------------------- */
+/* --- parameters ------------------------------------------------------------------------------ */
 
 /*
  * Parameters are positional values and named ones, like a Python call: f(42, email="a@b.c").
@@ -305,7 +305,7 @@ TASKMILL_API void taskmill_params_kw_map(struct taskmill_params *p, const char *
 
 TASKMILL_API void taskmill_params_end(struct taskmill_params *p);
 
-/* --- sending ----------------------------------------------------------------------------------- */
+/* --- sending --------------------------------------------------------------------------------- */
 
 #define TASKMILL_ID_SIZE 33 /* 32 hexadecimal digits and a NUL */
 

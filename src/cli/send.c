@@ -75,6 +75,7 @@ struct request {
     size_t header_count;
     struct taskmill_app_options app;
     struct taskmill_send_options send;
+    char id[TASKMILL_ID_SIZE];
 };
 
 /* A whole number is taken as it stands: JSON libraries stop at 64 bits, msgpack's are 64 unsigned.
@@ -100,7 +101,7 @@ static void append_value(struct buf *out, const char *text)
     quoted = value ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
     /* Not UTF-8: the parser of the parameters refuses it with its own words. */
     buf_append_str(out, quoted ? quoted : text);
-    free(quoted);
+    free(quoted); /* tidy: free, jansson allocated it */
     json_decref(value);
 }
 
@@ -252,7 +253,6 @@ static const char *env_or(const char *name, const char *otherwise)
 
 static int send_task(const struct cli_args *args, struct request *request)
 {
-    char id[TASKMILL_ID_SIZE];
     struct taskmill_params *params = make_params(request);
     struct taskmill_app *app;
     int rv = -1;
@@ -264,7 +264,7 @@ static int send_task(const struct cli_args *args, struct request *request)
         request->app.broker = env_or("TASKMILL_BROKER", "127.0.0.1:50051");
     request->app.size = sizeof request->app;
     request->send.size = sizeof request->send;
-    request->send.id = id;
+    request->send.id = request->id;
     request->send.undeclared = true;
     request->send.headers = request->headers;
     request->send.header_count = request->header_count;
@@ -278,7 +278,7 @@ static int send_task(const struct cli_args *args, struct request *request)
     if (rv != 0)
         cli_error(args, CLI_FAILED, "%s", taskmill_last_error());
     else
-        puts(id);
+        puts(request->id);
     taskmill_app_free(app);
     return rv == 0 ? CLI_OK : CLI_FAILED;
 }

@@ -186,7 +186,23 @@ static int load_tasks(const struct settings *s, struct tasks *tasks, struct err_
     return rv == 0 ? tasks_finish(tasks, why) : rv;
 }
 
-static int start(const struct cli_args *args, struct settings *s)
+static int run(const struct settings *s, const struct host_list *hosts, const struct tasks *tasks,
+               const char *secret)
+{
+    struct worker_options worker = s->worker;
+
+    worker.hosts = hosts;
+    worker.secret = secret;
+    worker.tasks = tasks;
+    worker.concurrency = (uint32_t)s->concurrency;
+    worker.max_child_task_count = (uint32_t)s->max_tasks;
+    worker.rebalance_after = (uint32_t)s->rebalance_after;
+    worker.health_every_ms = (uint32_t)(s->health_every_s * 1000);
+    worker.drain_timeout_ms = (uint32_t)s->drain_timeout_s * 1000;
+    return worker_run(&worker);
+}
+
+static int start(const struct cli_args *args, const struct settings *s)
 {
     struct host_list hosts = {0};
     struct tasks tasks;
@@ -195,23 +211,14 @@ static int start(const struct cli_args *args, struct settings *s)
     int code;
 
     tasks_init(&tasks, s->application);
-    if (log_init(LOG_TEXT, s->log_filter, &why) != 0 || find_hosts(s, &hosts, &why) != 0) {
+    if (log_init(LOG_TEXT, s->log_filter, &why) != 0 || find_hosts(s, &hosts, &why) != 0)
         code = cli_error(args, CLI_USAGE, "%s", why.s);
-    } else if (dispatch_secret(getenv("TASKMILL_RPC_SECRET"), &secret) != 0) {
+    else if (dispatch_secret(getenv("TASKMILL_RPC_SECRET"), &secret) != 0)
         code = cli_error(args, CLI_FAILED, "TASKMILL_RPC_SECRET: %s", error_text()->s);
-    } else if (load_tasks(s, &tasks, &why) != 0) {
+    else if (load_tasks(s, &tasks, &why) != 0)
         code = cli_error(args, CLI_FAILED, "%s", why.s);
-    } else {
-        s->worker.hosts = &hosts;
-        s->worker.secret = secret;
-        s->worker.tasks = &tasks;
-        s->worker.concurrency = (uint32_t)s->concurrency;
-        s->worker.max_child_task_count = (uint32_t)s->max_tasks;
-        s->worker.rebalance_after = (uint32_t)s->rebalance_after;
-        s->worker.health_every_ms = (uint32_t)(s->health_every_s * 1000);
-        s->worker.drain_timeout_ms = (uint32_t)s->drain_timeout_s * 1000;
-        code = worker_run(&s->worker);
-    }
+    else
+        code = run(s, &hosts, &tasks, secret);
     tasks_free(&tasks);
     hosts_free(&hosts);
     mem_free(secret);

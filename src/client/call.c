@@ -8,7 +8,7 @@
 #include "client/retry.h"
 #include "wire/params.h"
 
-/* --- opening ----------------------------------------------------------------------------------- */
+/* --- opening --------------------------------------------------------------------------------- */
 
 static char *keep_string(struct taskmill_call *call, struct bytes text)
 {
@@ -108,7 +108,7 @@ void call_close(struct taskmill_call *call)
     buf_free(&call->unpacked);
 }
 
-/* --- what a handler returns and asks ----------------------------------------------------------- */
+/* --- what a handler returns and asks --------------------------------------------------------- */
 
 enum taskmill_status taskmill_fail(struct taskmill_call *call, const char *fmt, ...)
 {
@@ -195,7 +195,7 @@ size_t taskmill_arg_count(const struct taskmill_call *call)
     return call->arg_count;
 }
 
-/* --- values ------------------------------------------------------------------------------------ */
+/* --- values ---------------------------------------------------------------------------------- */
 
 /* params_open has checked every byte, so reading cannot fail from here on; an error is passed on
  * all the same. */
@@ -233,7 +233,8 @@ static const char *type_name(enum msgpack_type type)
 
 static int wrong_type(const struct msgpack_value *head, const char *wanted)
 {
-    return error_set(ERR_INVALID, "the value is %s, not %s", type_name(head->type), wanted);
+    error_set(ERR_INVALID, "the value is %s, not %s", type_name(head->type), wanted);
+    return ERR_INVALID;
 }
 
 enum taskmill_type taskmill_value_type(const struct taskmill_value *value)
@@ -368,8 +369,10 @@ int taskmill_value_at(const struct taskmill_value *value, size_t index, struct t
         return rv;
     if (head.type != MSGPACK_ARRAY && head.type != MSGPACK_MAP)
         return wrong_type(&head, "an array or a map");
-    if (index >= head.count)
-        return error_set(ERR_NOT_FOUND, "there is no value %zu, only %u", index, head.count);
+    if (index >= head.count) {
+        error_set(ERR_NOT_FOUND, "there is no value %zu, only %u", index, head.count);
+        return ERR_NOT_FOUND;
+    }
     /* In a map, keys and values alternate. */
     skip = head.type == MSGPACK_MAP ? 2 * index + 1 : index;
     for (size_t i = 0; i <= skip && rv == 0; i++)
@@ -414,16 +417,16 @@ int taskmill_value_get(const struct taskmill_value *value, const char *key,
     return rv == ERR_NOT_FOUND ? error_set(rv, "there is no value named %s", key) : rv;
 }
 
-/* --- arguments --------------------------------------------------------------------------------- */
+/* --- arguments ------------------------------------------------------------------------------- */
 
 int taskmill_arg(struct taskmill_call *call, size_t index, struct taskmill_value *out)
 {
     struct taskmill_value args = {call, call->args.ptr, call->args.len};
 
-    if (index >= call->arg_count)
-        return error_set(ERR_NOT_FOUND, "there is no argument %zu, only %zu", index,
-                         call->arg_count);
-    return taskmill_value_at(&args, index, out);
+    if (index < call->arg_count)
+        return taskmill_value_at(&args, index, out);
+    error_set(ERR_NOT_FOUND, "there is no argument %zu, only %zu", index, call->arg_count);
+    return ERR_NOT_FOUND;
 }
 
 int taskmill_kwarg(struct taskmill_call *call, const char *key, struct taskmill_value *out)
@@ -431,7 +434,9 @@ int taskmill_kwarg(struct taskmill_call *call, const char *key, struct taskmill_
     struct taskmill_value kwargs = {call, call->kwargs.ptr, call->kwargs.len};
     int rv = call->kwargs.len == 0 ? ERR_NOT_FOUND : find_key(&kwargs, key, out);
 
-    return rv == ERR_NOT_FOUND ? error_set(rv, "there is no argument named %s", key) : rv;
+    if (rv == ERR_NOT_FOUND)
+        error_set(rv, "there is no argument named %s", key);
+    return rv;
 }
 
 int taskmill_arg_int(struct taskmill_call *call, size_t index, int64_t *out)

@@ -22,7 +22,7 @@ struct dispatcher {
     uint32_t timeout_ms;
 };
 
-/* --- where to ---------------------------------------------------------------------------------- */
+/* --- where to -------------------------------------------------------------------------------- */
 
 static const char *env_text(const char *name)
 {
@@ -152,7 +152,7 @@ void dispatch_close(struct dispatcher *dispatcher)
     mem_free(dispatcher);
 }
 
-/* --- Enqueue ----------------------------------------------------------------------------------- */
+/* --- Enqueue --------------------------------------------------------------------------------- */
 
 static int code_of_status(int status)
 {

@@ -77,20 +77,27 @@ void kafka_out_free(struct kafka_out *out)
     mem_free(out);
 }
 
+/* The clock of the condition variable. */
+static struct timespec monotonic(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now); /* tidy: clock_gettime, timedwait wants a timespec */
+    return now;
+}
+
 static struct timespec after(uint32_t seconds)
 {
-    struct timespec until;
+    struct timespec until = monotonic();
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += seconds;
     return until;
 }
 
 static bool past(const struct timespec *until)
 {
-    struct timespec now;
+    struct timespec now = monotonic();
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec > until->tv_sec ||
            (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
 }

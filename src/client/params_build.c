@@ -122,7 +122,7 @@ static struct container *place(struct taskmill_params *p, const char *key)
     if (p->code == 0 && key != NULL && !pb_utf8_valid(bytes_str(key)))
         mistake(p, ERR_INVALID, "the name of a value is not UTF-8");
     /* Only names of the call itself: in large maps the search would be quadratic. */
-    if (p->code == 0 && to == &p->kwargs && has_key(to, bytes_str(key)))
+    if (p->code == 0 && key != NULL && to == &p->kwargs && has_key(to, bytes_str(key)))
         mistake(p, ERR_EXISTS, "value %s is given twice", key);
     if (p->code != 0)
         return NULL;
@@ -176,9 +176,11 @@ static void put_str(struct taskmill_params *p, const char *key, const char *valu
 {
     struct container *to;
 
-    if (value == NULL || !pb_utf8_valid(bytes_str(value)))
+    if (value == NULL || !pb_utf8_valid(bytes_str(value))) {
         mistake(p, ERR_INVALID, "value %s: a string must be UTF-8 (use _bytes for other bytes)",
                 key ? key : "");
+        return;
+    }
     to = place(p, key);
     if (to != NULL)
         msgpack_put_str(&to->content, bytes_str(value));

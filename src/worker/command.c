@@ -22,7 +22,7 @@ extern char **environ;
 #define ENV_PREFIX "TASKMILL_TASK_"
 #define ENV_OURS   6
 
-/* --- declaration ------------------------------------------------------------------------------- */
+/* --- declaration ----------------------------------------------------------------------------- */
 
 struct command *command_new(const char *folder)
 {
@@ -53,7 +53,7 @@ void command_free(struct command *command)
     mem_free(command);
 }
 
-/* --- what the process is given ----------------------------------------------------------------- */
+/* --- what the process is given --------------------------------------------------------------- */
 
 static void add_header(void *ctx, struct bytes key, struct bytes value)
 {
@@ -119,7 +119,7 @@ static int make_env(const struct taskmill_call *call, char ***out, struct err_te
         rv = env_entry(&env[n++], "ATTEMPT", bytes_str(attempt), why);
     if (rv == 0)
         rv = env_entry(&env[n++], "HEADERS", bytes_str(headers ? headers : "{}"), why);
-    free(headers);
+    free(headers); /* tidy: free, jansson allocated it */
     if (rv != 0) {
         free_ours(env, n);
         return rv;
@@ -167,7 +167,7 @@ static int make_stdin(const struct taskmill_call *call, int *out, struct err_tex
     return rv;
 }
 
-/* --- the process ------------------------------------------------------------------------------- */
+/* --- the process ----------------------------------------------------------------------------- */
 
 /* In the new process: only what is safe after fork. Never returns. */
 static void become(const struct command *command, char **env, int in, int err, int fault)

@@ -320,6 +320,6 @@ int tasks_load_commands(struct tasks *tasks, const char *path, struct err_text *
         rv = load(&reader, file);
         (void)fclose(file);
     }
-    free(full);
+    free(full); /* tidy: free, realpath allocated it */
     return rv;
 }

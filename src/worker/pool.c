@@ -90,7 +90,7 @@ static void set_state(struct pool *pool, struct slot *slot, enum slot_state stat
     slot->state = state;
 }
 
-/* --- start ------------------------------------------------------------------------------------- */
+/* --- start ----------------------------------------------------------------------------------- */
 
 static void in_child(struct pool *pool, struct slot *slot, int fd, pid_t parent)
 {
@@ -144,7 +144,7 @@ static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
     slot->spawn_ms = now_ms + RESPAWN_MAX_MS;
 }
 
-/* --- end --------------------------------------------------------------------------------------- */
+/* --- end ------------------------------------------------------------------------------------- */
 
 static void drop_buffers(struct slot *slot)
 {
@@ -299,7 +299,7 @@ void pool_free(struct pool *pool)
     mem_free(pool);
 }
 
-/* --- deadlines --------------------------------------------------------------------------------- */
+/* --- deadlines ------------------------------------------------------------------------------- */
 
 /* When the first job of the child must be looked at. Its clock runs from its start, which the child
  * has written down; until then, from when it was given. */
@@ -365,7 +365,7 @@ int64_t pool_next_ms(const struct pool *pool)
     return next;
 }
 
-/* --- jobs -------------------------------------------------------------------------------------- */
+/* --- jobs ------------------------------------------------------------------------------------ */
 
 size_t pool_ready(const struct pool *pool)
 {

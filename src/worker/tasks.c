@@ -76,7 +76,7 @@ int tasks_load_module(struct tasks *tasks, const char *path, struct err_text *wh
     if (full == NULL)
         return err_set(why, ERR_NOT_FOUND, "module %s: %s", path, strerror(errno));
     library = dlopen(full, RTLD_NOW | RTLD_LOCAL);
-    free(full);
+    free(full); /* tidy: free, realpath allocated it */
     if (library == NULL)
         return err_set(why, ERR_INVALID, "module %s: %s", path, dlerror());
     tasks->libraries =

@@ -55,7 +55,7 @@ void traffic_close(struct worker *worker)
     mem_free(worker->claims.sources);
 }
 
-/* --- what a call says about its broker --------------------------------------------------------- */
+/* --- what a call says about its broker ------------------------------------------------------- */
 
 static void host_failed(struct worker *worker, struct host *host, const char *call,
                         const struct rpc_result *result)
@@ -112,7 +112,7 @@ static struct task_filter filter_of(const struct worker *worker, const struct so
     return filter;
 }
 
-/* --- claims ------------------------------------------------------------------------------------ */
+/* --- claims ---------------------------------------------------------------------------------- */
 
 static void claim_done(void *ctx, const struct rpc_result *result)
 {
@@ -213,7 +213,7 @@ void traffic_claim(struct worker *worker)
         widen(worker);
 }
 
-/* --- reports ----------------------------------------------------------------------------------- */
+/* --- reports --------------------------------------------------------------------------------- */
 
 static void report_again(struct worker *worker, struct job *job)
 {

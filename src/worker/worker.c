@@ -50,7 +50,7 @@ size_t worker_capacity(const struct worker *worker)
     return ready + quick * (size_t)(more < AHEAD_MAX ? more : AHEAD_MAX);
 }
 
-/* --- jobs -------------------------------------------------------------------------------------- */
+/* --- jobs ------------------------------------------------------------------------------------ */
 
 void worker_free_job(struct job *job)
 {
@@ -178,10 +178,9 @@ static void assign_jobs(struct worker *worker)
 
         list_remove(&worker->queue, node);
         if (waited_too_long(worker, job)) {
-            log_warn(
-                WORKER_TARGET,
-                LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
-                "a claimed task found no free child before its deadline; it is left to the broker");
+            log_warn(WORKER_TARGET,
+                     LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
+                     "a claimed task found no free child in time; it is left to the broker");
             worker_free_job(job);
             continue;
         }
@@ -193,7 +192,7 @@ static void assign_jobs(struct worker *worker)
     pool_flush(worker->pool);
 }
 
-/* --- health ------------------------------------------------------------------------------------ */
+/* --- health ---------------------------------------------------------------------------------- */
 
 /* Probes delete the file: it is made anew each time. */
 static int touch(const char *path)
@@ -230,7 +229,7 @@ static void say_idle(struct worker *worker)
              "no task is declared: nothing is claimed; give --module or --commands");
 }
 
-/* --- the loop ---------------------------------------------------------------------------------- */
+/* --- the loop -------------------------------------------------------------------------------- */
 
 static void begin_drain(struct worker *worker, uint32_t signal_number)
 {

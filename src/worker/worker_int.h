@@ -57,7 +57,7 @@ struct worker {
 size_t worker_capacity(const struct worker *worker);
 uint32_t worker_chance(struct worker *worker);
 
-/* --- traffic.c --- */
+/* --- traffic.c ------------------------------------------------------------------------------- */
 int traffic_open(struct worker *worker, struct err_text *why);
 void traffic_close(struct worker *worker);
 /* Asks for tasks and cancels what is too much. */

@@ -43,7 +43,7 @@ static void test_bad(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         assert_int_equal(hostport_parse(rows[i], host, &port), ERR_INVALID);
     memset(text, 'a', sizeof text);
-    strcpy(text + 300, ":1");
+    memcpy(text + 300, ":1", 3);
     assert_int_equal(hostport_parse(text, host, &port), ERR_INVALID);
 }
 

@@ -22,7 +22,7 @@
 struct outcome {
     enum attempt_end end;
     bool done, returned;
-    char why[200];
+    struct err_text why;
 };
 
 struct fixture {
@@ -64,7 +64,7 @@ static void on_done(void *ctx, struct job *job, enum attempt_end end, const char
     assert_false(outcome->done);
     outcome->done = true;
     outcome->end = end;
-    strncpy(outcome->why, why, sizeof outcome->why - 1);
+    err_set(&outcome->why, 0, "%s", why);
     f->ended++;
 }
 
@@ -188,8 +188,8 @@ static void test_outcomes(void **state)
     run_until_ended(f, 4);
     for (size_t i = 0; i < 4; i++)
         assert_int_equal(f->outcomes[i].end, expected[i]);
-    assert_string_equal(f->outcomes[1].why, "again");
-    assert_string_equal(f->outcomes[2].why, "what is nonsense?");
+    assert_string_equal(f->outcomes[1].why.s, "again");
+    assert_string_equal(f->outcomes[2].why.s, "what is nonsense?");
     assert_int_equal(pool_jobs(f->pool), 0);
 }
 
@@ -205,7 +205,7 @@ static void test_death(void **state)
     assert_true(pool_assign(f->pool, &f->jobs[1], 2, now(f)));
     run_until_ended(f, 2);
     assert_int_equal(f->outcomes[0].end, ATTEMPT_FAILURE);
-    assert_non_null(strstr(f->outcomes[0].why, "signal 6"));
+    assert_non_null(strstr(f->outcomes[0].why.s, "signal 6"));
     assert_true(f->outcomes[1].returned);
 
     run_until_ready(f, 1);
@@ -224,7 +224,7 @@ static void test_exit_is_a_failure(void **state)
     assert_true(pool_assign(f->pool, &f->jobs[0], 1, now(f)));
     run_until_ended(f, 1);
     assert_int_equal(f->outcomes[0].end, ATTEMPT_FAILURE);
-    assert_non_null(strstr(f->outcomes[0].why, "exit(0)"));
+    assert_non_null(strstr(f->outcomes[0].why.s, "exit(0)"));
 }
 
 /* The clock jumps instead of the test waiting. */
