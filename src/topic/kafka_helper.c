@@ -56,17 +56,51 @@ static bool ask_ends(struct kafka_source *source, bool all)
     return count > 0;
 }
 
+/* What the cluster says of this partition, or with id -1 of the topic: true when it is not there.
+ */
+static bool is_missing(struct kafka_source *source, int32_t id)
+{
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(source->rk, source->topic, NULL);
+    const struct rd_kafka_metadata *metadata;
+    bool missing = false;
+
+    if (!topic)
+        return false;
+    if (!rd_kafka_metadata(source->rk, 0, topic, &metadata, KAFKA_REQUEST_MS)) {
+        const struct rd_kafka_metadata_topic *found = metadata->topics;
+        if (metadata->topic_cnt == 1)
+            missing = found->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+                      (!found->err && id >= found->partition_cnt);
+        rd_kafka_metadata_destroy(metadata);
+    }
+    rd_kafka_topic_destroy(topic);
+    return missing;
+}
+
+/* 0, ERR_UNAVAILABLE, or ERR_NOT_FOUND. Without the ends nobody could tell whether a record is
+ * still there. */
+static int ask_position(struct kafka_source *source, int32_t id, struct kafka_offsets *offsets,
+                        struct err_text *why)
+{
+    int rv = kafka_offsets_ask(source, &id, 1, offsets, why);
+
+    if (rv)
+        offsets->committed = -1;
+    else if (offsets->low < 0 || offsets->high < 0)
+        rv = err_set(why, ERR_UNAVAILABLE, "ends of partition %d are not known", (int)id);
+    return rv && is_missing(source, id) ? ERR_NOT_FOUND : rv;
+}
+
 static void answer(struct kafka_source *source, int32_t id)
 {
     struct kafka_offsets offsets = {0};
     struct err_text why;
     struct topic_position position = {.partition = id};
-    int rv = kafka_offsets_ask(source, &id, 1, &offsets, &why);
+    int rv = ask_position(source, id, &offsets, &why);
 
-    /* Without the watermarks the caller could not tell whether a record is still there. */
-    if (!rv && (offsets.low < 0 || offsets.high < 0))
-        rv = err_set(&why, ERR_UNAVAILABLE, "ends of partition %d are not known", (int)id);
-    if (!rv) {
+    if (rv)
+        log_debug(KAFKA_LOG, LOG_FIELDS(log_str("topic", source->topic)), "%s", why.s);
+    if (rv != ERR_UNAVAILABLE) {
         position.committed = offsets.committed;
         position.metadata = buf_bytes(&offsets.metadata);
         position.low = offsets.low;
@@ -76,11 +110,9 @@ static void answer(struct kafka_source *source, int32_t id)
         position.assigned = p && !p->revoking;
         position.start_offset = p ? p->start : 0;
         pthread_mutex_unlock(&source->lock);
-    } else {
-        log_debug(KAFKA_LOG, LOG_FIELDS(log_str("topic", source->topic)), "%s", why.s);
     }
     if (!kafka_source_ended(source))
-        source->events.answered(source->events.ctx, &position, rv ? ERR_UNAVAILABLE : 0);
+        source->events.answered(source->events.ctx, &position, rv);
     buf_free(&offsets.metadata);
 }
 
@@ -98,28 +130,11 @@ static bool answer_next(struct kafka_source *source)
     return true;
 }
 
-static bool topic_is_missing(struct kafka_source *source)
-{
-    rd_kafka_topic_t *topic = rd_kafka_topic_new(source->rk, source->topic, NULL);
-    const struct rd_kafka_metadata *metadata;
-    bool missing = false;
-
-    if (!topic)
-        return false;
-    if (!rd_kafka_metadata(source->rk, 0, topic, &metadata, KAFKA_REQUEST_MS)) {
-        missing = metadata->topic_cnt == 1 &&
-                  metadata->topics[0].err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-        rd_kafka_metadata_destroy(metadata);
-    }
-    rd_kafka_topic_destroy(topic);
-    return missing;
-}
-
 /* Called and returns with the lock held. */
 static void look_for_topic(struct kafka_source *source)
 {
     pthread_mutex_unlock(&source->lock);
-    bool missing = topic_is_missing(source);
+    bool missing = is_missing(source, -1);
     if (missing)
         log_warn(KAFKA_LOG, LOG_FIELDS(log_str("topic", source->topic)),
                  "topic '%s' is gone from cluster '%s': its consumer waits for it", source->topic,

@@ -65,7 +65,9 @@ struct topic_source_events {
     void (*revoking)(void *ctx, const int32_t *partitions, size_t count);
     /* The group's committed offset of this partition is now `next_offset`, by a commit of ours. */
     void (*committed)(void *ctx, int32_t partition, int64_t next_offset);
-    /* Answer to ask(); code 0 or ERR_UNAVAILABLE (then only position->partition is set). */
+    /* Answer to ask(); code 0, ERR_UNAVAILABLE (then only position->partition is set), or
+     * ERR_NOT_FOUND: the topic or the partition is gone; partition, committed and metadata are set.
+     */
     void (*answered)(void *ctx, const struct topic_position *position, int code);
     /* The source cannot go on (topic missing at start, authorisation). The process ends, exit 1. */
     void (*failed)(void *ctx, int code, const char *why);

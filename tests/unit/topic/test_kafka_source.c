@@ -369,6 +369,22 @@ static void an_unreachable_cluster_is_waited_for_and_stop_is_prompt(void **state
     assert_true(clock_boot_ms() - before_ms < 4000);
 }
 
+/* Nobody will read a partition that the topic does not have: who asks must learn that. */
+static void a_partition_that_is_gone_is_said_to_be(void **state)
+{
+    (void)state;
+    make_topic(1);
+    struct topic_source *source = mock_source(&mock, "tasks", &recorder);
+    assert_true(RECORDER_WAIT(&recorder, recorder.assigned_calls == 1, LONG_MS));
+    source->ops->ask(source, 7);
+    assert_true(RECORDER_WAIT(&recorder, recorder.answered_count == 1, LONG_MS));
+    assert_int_equal(recorder.answer.code, ERR_NOT_FOUND);
+    assert_int_equal(recorder.answer.partition, 7);
+    assert_int_equal(recorder.answer.committed, -1);
+    assert_false(recorder.answer.assigned);
+    end(&recorder);
+}
+
 static void an_outage_is_survived(void **state)
 {
     (void)state;
@@ -430,6 +446,7 @@ int main(void)
         TEST(a_missing_topic_fails_the_source),
         TEST(a_refused_topic_fails_the_source),
         TEST(an_unreachable_cluster_is_waited_for_and_stop_is_prompt),
+        TEST(a_partition_that_is_gone_is_said_to_be),
         TEST(an_outage_is_survived),
         TEST(bad_options_are_named),
     };
