@@ -44,6 +44,7 @@ struct broker {
     pthread_mutex_t failure_lock;
     char failure[sizeof(struct err_text)];
     _Atomic bool failed;
+    _Atomic int64_t wait_until_ms; /* for the store's lock; CLOCK_NEVER: as long as it takes */
 };
 
 /* --- failures, from any thread --------------------------------------------------------------- */
@@ -72,7 +73,8 @@ static void on_source_failed(void *ctx, uint32_t source, int code, const char *w
     fail(ctx, why);
 }
 
-/* Another process locks the file (a backup, a shell): nothing is acknowledged meanwhile. */
+/* Another process locks the file (a backup, a shell): nothing is acknowledged meanwhile. A broker
+ * that stops does not wait for it. */
 static bool on_store_busy(void *ctx, unsigned attempt)
 {
     struct broker *broker = ctx;
@@ -82,7 +84,7 @@ static bool on_store_busy(void *ctx, unsigned attempt)
                  "%s is locked by another process; waiting, nothing is acknowledged meanwhile",
                  store_path(broker->store));
     poll(NULL, 0, (int)(wait_ms < BUSY_BACKOFF_MAX_MS ? wait_ms : BUSY_BACKOFF_MAX_MS));
-    return true;
+    return clock_boot_ms() < atomic_load(&broker->wait_until_ms);
 }
 
 /* --- ports ----------------------------------------------------------------------------------- */
@@ -372,6 +374,7 @@ int broker_create(struct broker **out, const struct config *cfg, struct err_text
     broker->cfg = cfg;
     broker->event_fd = -1;
     pthread_mutex_init(&broker->failure_lock, NULL);
+    atomic_init(&broker->wait_until_ms, CLOCK_NEVER);
     int rc = build(broker, why);
     if (rc) {
         broker_destroy(broker);
@@ -495,6 +498,7 @@ void broker_stop(struct broker *broker)
         return;
     broker->stopping = true;
     int64_t until_ms = clock_boot_ms() + (int64_t)broker->cfg->shutdown_timeout_ms;
+    atomic_store(&broker->wait_until_ms, clock_boot_ms() + DRAIN_MS);
     log_info(TARGET, NULL,
              "stopping: no new claims; reports are taken until all streams have ended");
     drain(broker);
@@ -522,7 +526,9 @@ void broker_destroy(struct broker *broker)
         broker->sink->ops->destroy(broker->sink);
     if (broker->enqueue_sink)
         broker->enqueue_sink->ops->destroy(broker->enqueue_sink);
-    engine_destroy(broker->engine);
+    /* The rpc server stops before it is destroyed: no call is owed an answer then. */
+    engine_destroy(broker->engine,
+                   broker->inbox_ready ? inbox_take(&broker->inbox, SIZE_MAX) : NULL);
     if (broker->log)
         embedded_log_free(broker->log);
     service_destroy(broker->service);

@@ -7,29 +7,20 @@
 
 #include "base/mem.h"
 
-static int begin(struct store *store)
-{
-    return store_in_transaction(store) ? 0 : store_begin(store);
-}
-
 static int append(void *ctx, const char *topic, int64_t offset, struct bytes payload,
                   const struct topic_header *headers, size_t header_count)
 {
-    int rc = begin(ctx);
-    if (rc)
-        return rc;
     struct store_header *own = mem_calloc(header_count, sizeof *own);
     for (size_t i = 0; i < header_count; i++)
         own[i] = (struct store_header){.key = headers[i].key, .value = headers[i].value};
-    rc = store_log_append(ctx, topic, offset, payload, own, header_count);
+    int rc = store_log_append(ctx, topic, offset, payload, own, header_count);
     mem_free(own);
     return rc;
 }
 
 static int trim(void *ctx, const char *topic, int64_t next_offset)
 {
-    int rc = begin(ctx);
-    return rc ? rc : store_log_trim(ctx, topic, next_offset);
+    return store_log_trim(ctx, topic, next_offset);
 }
 
 typedef void (*log_record_fn)(void *ctx, int64_t offset, struct bytes payload,

@@ -58,6 +58,23 @@ struct engine_positions *engine_positions_event(enum engine_event_kind kind, uin
     return event;
 }
 
+bool engine_may_warn(struct engine *engine, enum engine_warning which, uint64_t *unsaid)
+{
+    if (engine->now_ms < engine->warnings[which].next_ms) {
+        engine->warnings[which].unsaid++;
+        return false;
+    }
+    *unsaid = engine->warnings[which].unsaid;
+    engine->warnings[which].unsaid = 0;
+    engine->warnings[which].next_ms = engine->now_ms + WARNING_INTERVAL_MS;
+    return true;
+}
+
+bool engine_try_again(struct engine *engine, int rc, unsigned *attempts)
+{
+    return rc == ERR_BUSY && engine->ports.store_busy(engine->ports.ctx, ++*attempts);
+}
+
 /* --- creation -------------------------------------------------------------------------------- */
 
 static int add_source(struct engine *engine, size_t i, const struct engine_source_options *options)
@@ -97,6 +114,7 @@ static void init_members(struct engine *engine, const struct engine_options *opt
     engine->done =
         done_new(options->inflight.seed, options->limits.done_max, options->limits.done_memory_ms);
     gate_init(&engine->gate);
+    list_init(&engine->calls);
     list_init(&engine->outbox);
     list_init(&engine->outbox_new);
     list_init(&engine->outbox_gone);
@@ -104,6 +122,12 @@ static void init_members(struct engine *engine, const struct engine_options *opt
     engine->sources = mem_calloc(options->source_count, sizeof *engine->sources);
     engine->inline_sources = mem_calloc(options->source_count, sizeof *engine->inline_sources);
     engine->source_count = options->source_count;
+}
+
+static const char *failure_text(const struct engine *engine, int rc)
+{
+    const char *why = store_why(engine->store);
+    return *why ? why : err_string(rc);
 }
 
 int engine_create(struct engine **out, const struct engine_options *options, int64_t boot_ms,
@@ -119,11 +143,11 @@ int engine_create(struct engine **out, const struct engine_options *options, int
     for (size_t i = 0; rc == 0 && i < options->source_count; i++)
         rc = add_source(engine, i, &options->sources[i]);
     if (rc)
-        err_set(why, rc, "%s", store_why(engine->store));
+        err_set(why, rc, "%s", failure_text(engine, rc));
     else
         rc = engine_load(engine, why);
     if (rc) {
-        engine_destroy(engine);
+        engine_destroy(engine, NULL);
         return rc;
     }
     *out = engine;
@@ -137,14 +161,22 @@ void engine_attach_sinks(struct engine *engine, struct topic_sink *sink,
     engine->enqueue_sink = enqueue_sink;
 }
 
+static bool is_call(const struct engine_event *event)
+{
+    return event->kind == EVENT_CLAIM || event->kind == EVENT_STATUS ||
+           event->kind == EVENT_BATCH || event->kind == EVENT_ENQUEUE;
+}
+
+/* Takes the call into the books: from now on it is owed an answer. */
+static void accept_call(struct engine *engine, struct engine_event *event)
+{
+    struct engine_call *call = container_of(event, struct engine_call, event);
+    list_push_back(&engine->calls, &call->link);
+}
+
 static void free_event(struct engine_event *event)
 {
     switch (event->kind) {
-    case EVENT_CLAIM:
-    case EVENT_STATUS:
-    case EVENT_BATCH:
-    case EVENT_ENQUEUE:
-        return; /* lives in its call */
     case EVENT_RECORDS: {
         struct engine_records *records = container_of(event, struct engine_records, event);
         for (size_t i = records->next; i < records->count; i++)
@@ -163,17 +195,32 @@ static void free_event(struct engine_event *event)
     mem_free(event);
 }
 
-void engine_destroy(struct engine *engine)
+/* Ends an event that no turn handles. */
+static void discard(struct engine *engine, struct engine_event *event)
+{
+    if (is_call(event)) {
+        accept_call(engine, event);
+        return;
+    }
+    if (event->kind == EVENT_CANCEL)
+        engine->ports.release(engine->ports.ctx,
+                              container_of(event, struct engine_call_event, event)->call);
+    free_event(event);
+}
+
+void engine_destroy(struct engine *engine, struct inbox_node *events)
 {
     if (!engine)
         return;
+    *engine->backlog_tail = events;
     while (engine->backlog) {
         struct inbox_node *node = engine->backlog;
         engine->backlog = node->next;
-        free_event(container_of(node, struct engine_event, node));
+        discard(engine, container_of(node, struct engine_event, node));
     }
+    inflight_free(engine->inflight); /* it may hold claims, which live in the calls */
+    engine_refuse_calls(engine);
     publisher_free(engine);
-    inflight_free(engine->inflight);
     offsets_free(engine->offsets);
     done_free(engine->done);
     for (size_t i = 0; i < engine->source_count; i++) {
@@ -186,7 +233,6 @@ void engine_destroy(struct engine *engine)
     mem_free(engine->revokes);
     mem_free(engine->uncache);
     mem_free(engine->confirmed);
-    mem_free(engine->loaded_confirmed);
     buf_free(&engine->done_dropped);
     buf_free(&engine->scratch);
     mem_free(engine->retry_topic);
@@ -222,6 +268,8 @@ static void source_failed(struct engine *engine, const struct engine_source_fail
 
 static int handle_event(struct engine *engine, struct engine_event *event)
 {
+    if (is_call(event))
+        accept_call(engine, event);
     struct engine_call *call = container_of(event, struct engine_call, event);
     switch (event->kind) {
     case EVENT_CLAIM:
@@ -351,12 +399,11 @@ static int commit(struct engine *engine)
 {
     if (!store_in_transaction(engine->store))
         return 0;
-    int rc = store_commit(engine->store);
-    for (unsigned attempt = 1; rc == ERR_BUSY; attempt++) {
-        if (!engine->ports.store_busy(engine->ports.ctx, attempt))
-            return ERR_BUSY;
+    unsigned attempts = 0;
+    int rc;
+    do
         rc = store_commit(engine->store);
-    }
+    while (engine_try_again(engine, rc, &attempts));
     if (rc == 0)
         engine->stats.commits++;
     return rc;
@@ -413,10 +460,10 @@ static enum engine_block find_block(const struct engine *engine,
 /* Intake that stops for want of room would look like a hang. */
 static void report_full(struct engine *engine)
 {
+    uint64_t unsaid;
     bool full = engine->block == BLOCK_SIZE || engine->block == BLOCK_DISK;
-    if (!full || engine->now_ms < engine->next_full_warning_ms)
+    if (!full || !engine_may_warn(engine, WARNING_FULL, &unsaid))
         return;
-    engine->next_full_warning_ms = engine->now_ms + FULL_WARNING_INTERVAL_MS;
     log_warn(ENGINE_TARGET,
              LOG_FIELDS(log_str("reason", engine_block_name(engine->block)),
                         log_int("used_bytes", (int64_t)engine->size.used_bytes),
@@ -427,12 +474,25 @@ static void report_full(struct engine *engine)
                                          : "the disk of the store is nearly full");
 }
 
+/* The original stops intake at this number; here only store.max_size does. */
+static void report_delayed(struct engine *engine, size_t delayed)
+{
+    uint64_t unsaid;
+    if (delayed < engine->limits.delay_warn || !engine_may_warn(engine, WARNING_DELAYED, &unsaid))
+        return;
+    log_warn(ENGINE_TARGET,
+             LOG_FIELDS(log_int("delayed", (int64_t)delayed),
+                        log_int("max_delay_count", (int64_t)engine->limits.delay_warn)),
+             "max_delay_count is reached; intake goes on up to store.max_size");
+}
+
 static void open_gate(struct engine *engine)
 {
     struct inflight_counts counts;
     inflight_get_counts(engine->inflight, &counts);
     engine->block = find_block(engine, &counts);
     report_full(engine);
+    report_delayed(engine, counts.by_state[TASK_DELAY]);
     size_t room = 0;
     if (engine->block == BLOCK_NONE)
         room = engine->limits.pending_max - counts.by_state[TASK_PENDING];
@@ -448,7 +508,8 @@ static int measure(struct engine *engine)
     if (engine->now_ms < engine->next_size_ms)
         return 0;
     engine->next_size_ms = engine->now_ms + SIZE_INTERVAL_MS;
-    return store_size(engine->store, &engine->size);
+    int rc = store_size(engine->store, &engine->size);
+    return rc == ERR_BUSY ? 0 : rc; /* the last numbers will do */
 }
 
 static int run_turn(struct engine *engine)
@@ -471,9 +532,7 @@ static int run_turn(struct engine *engine)
     }
     if ((rc = commit(engine)) || (rc = release(engine)))
         return rc;
-    if ((rc = store_maintain(engine->store, 2)))
-        return rc == ERR_BUSY ? 0 : rc;
-    if ((rc = measure(engine)))
+    if ((rc = store_maintain(engine->store, 2)) || (rc = measure(engine)))
         return rc;
     open_gate(engine);
     return 0;
@@ -499,7 +558,8 @@ int64_t engine_next_ms(const struct engine *engine)
 {
     if (engine->backlog || engine->more_due || engine->settle)
         return engine->now_ms;
-    if (engine->log && embedded_log_has_work(engine->log))
+    /* Dirty: dead letters and retries of this turn are written by the next one. */
+    if (engine->log && (embedded_log_has_work(engine->log) || embedded_log_is_dirty(engine->log)))
         return engine->now_ms;
     int64_t next = inflight_next_ms(engine->inflight);
     int64_t others[] = {done_next_ms(engine->done), publisher_next_ms(engine),
@@ -520,8 +580,7 @@ bool engine_has_backlog(const struct engine *engine)
 
 const char *engine_failure(const struct engine *engine)
 {
-    const char *why = store_why(engine->store);
-    return *why ? why : err_string(engine->failed);
+    return failure_text(engine, engine->failed);
 }
 
 /* --- numbers --------------------------------------------------------------------------------- */
@@ -552,5 +611,6 @@ void engine_get_stats(const struct engine *engine, struct engine_stats *out)
         embedded_log_size(engine->log, &out->log_records, &bytes);
     }
     const struct task *oldest = inflight_oldest_ready(engine->inflight);
-    out->oldest_pending_ms = oldest ? engine->wall_ms - oldest->received_at_wall_ms : 0;
+    int64_t age_ms = oldest ? engine->wall_ms - oldest->received_at_wall_ms : 0;
+    out->oldest_pending_ms = age_ms > 0 ? age_ms : 0; /* received_at is the producer's clock */
 }

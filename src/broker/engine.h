@@ -60,6 +60,7 @@ struct engine_event {
  * to the engine from hand-over until ports->reply. Request slices borrow from the call's body. */
 struct engine_call {
     struct engine_event event;
+    struct list_node link; /* engine: calls that are owed an answer */
     struct bytes body;
     struct task_filter filter;        /* CLAIM */
     struct set_status_request status; /* STATUS */
@@ -195,8 +196,10 @@ int engine_create(struct engine **out, const struct engine_options *options, int
  * log). */
 void engine_attach_sinks(struct engine *engine, struct topic_sink *sink,
                          struct topic_sink *enqueue_sink);
-/* Calls still held are forgotten without a reply; events still queued inside are freed. */
-void engine_destroy(struct engine *engine);
+/* Every call that is owed an answer gets UNAVAILABLE. Events still queued inside are freed, and so
+ * is the chain: what nobody will hand to a turn any more (may be NULL). After the sinks' and
+ * sources' last events. */
+void engine_destroy(struct engine *engine, struct inbox_node *events);
 
 /* Adapters give these to topic_source start and to sink constructors when source and sink run on
  * the engine's thread (embedded, model). Threaded ones go through the inbox (engine_thread.h). */
@@ -205,8 +208,7 @@ void engine_source_events(struct engine *engine, uint32_t source,
 void engine_sink_delivered(struct engine *engine, void *opaque, enum topic_delivery delivery,
                            const char *why);
 
-/* Storage of the embedded log: in the store's open transaction, opened when there is none (the
- * engine's turn commits whatever is open). */
+/* Storage of the embedded log: in the transaction of the engine's turn. */
 void engine_embedded_io(struct store *store, struct embedded_io *io);
 
 /* Handles the chain (may be NULL), in order, over one or several turns; takes ownership of it. One

@@ -282,6 +282,7 @@ static void send(struct engine *engine, struct engine_call *call, const struct r
     assert(!call->replied);
     call->replied = true;
     call->held = false;
+    list_remove(&engine->calls, &call->link);
     engine->ports.reply(engine->ports.ctx, call, reply);
 }
 
@@ -324,7 +325,7 @@ static void send_nothing(struct engine *engine, struct engine_call *call)
     send(engine, call, &reply);
 }
 
-static int send_collected(struct engine *engine, const struct reply *collected)
+static int send_collected(struct engine *engine, struct reply *collected)
 {
     struct task *task = collected->task;
     if (task && inflight_claim_stands(task, collected->claim_number))
@@ -335,6 +336,7 @@ static int send_collected(struct engine *engine, const struct reply *collected)
     }
     struct rpc_reply reply = {
         .status = collected->status, .message = collected->message, .blob = collected->body};
+    collected->body = NULL;
     send(engine, collected->call, &reply);
     return 0;
 }
@@ -355,10 +357,27 @@ int engine_release_replies(struct engine *engine)
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < engine->reply_count; i++)
         rc = send_collected(engine, &engine->replies[i]);
+    if (rc)
+        return rc;
     engine->reply_count = 0;
     size_t count;
     const struct effect *effects = inflight_effects(engine->inflight, &count);
     for (size_t i = 0; rc == 0 && i < count; i++)
         rc = send_effect(engine, &effects[i]);
     return rc;
+}
+
+void engine_refuse_calls(struct engine *engine)
+{
+    const struct rpc_reply reply = {.status = GRPC_UNAVAILABLE,
+                                    .message = "the broker has stopped"};
+    for (size_t i = 0; i < engine->reply_count; i++)
+        blob_unref(engine->replies[i].body);
+    engine->reply_count = 0;
+    if (list_empty(&engine->calls))
+        return;
+    struct list_node *node;
+    while ((node = list_first(&engine->calls)))
+        send(engine, container_of(node, struct engine_call, link), &reply);
+    engine->ports.flush(engine->ports.ctx);
 }

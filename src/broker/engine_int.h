@@ -15,10 +15,24 @@
 #include "core/done.h"
 #include "core/offsets.h"
 
-#define ENGINE_TARGET            "taskmill::engine"
-#define ASK_INTERVAL_MS          1000
-#define SIZE_INTERVAL_MS         200
-#define FULL_WARNING_INTERVAL_MS 30000
+#define ENGINE_TARGET       "taskmill::engine"
+#define ASK_INTERVAL_MS     1000
+#define SIZE_INTERVAL_MS    200
+#define WARNING_INTERVAL_MS 30000
+
+/* Conditions that may hold for thousands of tasks: each is told at most every 30 s. */
+enum engine_warning {
+    WARNING_FULL,
+    WARNING_DELAYED,
+    WARNING_DELAY_CUT,
+    WARNING_BAD_MESSAGE,
+    WARNING_OWNER,
+    WARNING_ORPHANS,
+    WARNING_REWRITE,
+    WARNING_PUBLISH,
+    WARNING_OUTBOX,
+    WARNINGS
+};
 
 struct engine_source {
     struct topic_source *source;
@@ -74,6 +88,12 @@ struct partition_ref {
     int32_t partition;
 };
 
+/* Below this offset every row of the partition is confirmed for this store. */
+struct confirmed {
+    struct store_confirmed value;
+    bool changed; /* since the file has it */
+};
+
 struct engine {
     struct engine_limits limits;
     struct intake_limits intake;
@@ -96,6 +116,8 @@ struct engine {
     /* the clock of this turn */
     int64_t now_ms, wall_ms;
 
+    struct list calls; /* not answered yet */
+
     /* events not yet handled */
     struct inbox_node *backlog, **backlog_tail;
     size_t turn_rows, turn_bytes;
@@ -108,15 +130,12 @@ struct engine {
     size_t revoke_count, revoke_cap;
     struct task **uncache;
     size_t uncache_count, uncache_cap;
-    struct store_confirmed *confirmed; /* to write */
-    size_t confirmed_count, confirmed_cap;
     struct buf done_dropped; /* ids to delete: 32-bit length, bytes */
     struct buf scratch;
     bool settle; /* look at the unconfirmed tasks */
 
-    /* confirmed offsets as loaded: only for rows at start */
-    struct store_confirmed *loaded_confirmed;
-    size_t loaded_confirmed_count;
+    struct confirmed *confirmed;
+    size_t confirmed_count, confirmed_cap;
 
     /* outbox */
     struct list outbox_new, outbox_gone,
@@ -129,7 +148,10 @@ struct engine {
     int64_t next_ask_ms, next_size_ms;
     struct store_size size;
     enum engine_block block;
-    int64_t next_full_warning_ms;
+    struct {
+        int64_t next_ms;
+        uint64_t unsaid;
+    } warnings[WARNINGS];
     bool draining;
     int failed;
     size_t publishing;
@@ -140,9 +162,18 @@ struct engine {
 int64_t engine_boot_of_wall(const struct engine *engine, int64_t wall_ms);
 int64_t engine_wall_of_boot(const struct engine *engine, int64_t boot_ms);
 void engine_defer(struct engine *engine, struct engine_event *event);
+/* True when it may be said now; *unsaid: how often it was not since. */
+bool engine_may_warn(struct engine *engine, enum engine_warning which, uint64_t *unsaid);
+/* Whether a store operation with this result is to be repeated, after a wait: another process locks
+ * the file. attempts: 0 at first. */
+bool engine_try_again(struct engine *engine, int rc, unsigned *attempts);
 
 /* engine_load.c */
 int engine_load(struct engine *engine, struct err_text *why);
+/* The partition's entry; NULL: none. */
+struct confirmed *engine_find_confirmed(const struct engine *engine, int64_t source,
+                                        int64_t partition);
+struct confirmed *engine_add_confirmed(struct engine *engine, int64_t source, int64_t partition);
 
 /* engine_write.c: opens the transaction when there is something to write. */
 int engine_write(struct engine *engine);
@@ -161,6 +192,8 @@ void engine_enqueue_delivered(struct engine *engine, struct engine_call *call, b
 struct reply *engine_add_reply(struct engine *engine, struct engine_call *call);
 /* Sends everything collected; store failures while reading payloads are fail-stop. */
 int engine_release_replies(struct engine *engine);
+/* The end: whoever still waits is told so. */
+void engine_refuse_calls(struct engine *engine);
 
 /* engine_sources.c */
 void engine_on_records(struct engine *engine, struct engine_records *records);

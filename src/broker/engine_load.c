@@ -25,12 +25,16 @@ static int64_t clamp(int64_t value, int64_t low, int64_t high)
     return value < low ? low : value > high ? high : value;
 }
 
+/* Later and earlier seconds than any calendar has: a file may hold every number, and sums must not
+ * overflow. */
+#define WALL_MAX_S (INT64_C(1) << 40)
+
 /* The exact time when the file has it, else the last millisecond of the column's second. */
 static int64_t column_ms(int64_t due_ms, int64_t column_s)
 {
     if (due_ms != STORE_NULL)
-        return due_ms;
-    return column_s > INT64_MAX / 1000 - 1 ? INT64_MAX : column_s * 1000 + 999;
+        return clamp(due_ms, -WALL_MAX_S * 1000, WALL_MAX_S * 1000);
+    return clamp(column_s, -WALL_MAX_S, WALL_MAX_S) * 1000 + 999;
 }
 
 static int64_t duration_s(const struct store_row *row)
@@ -103,17 +107,32 @@ static int64_t row_source(const struct engine *engine, const struct store_row *r
     return engine->source_count == 1 ? engine->sources[0].number : 0;
 }
 
+struct confirmed *engine_find_confirmed(const struct engine *engine, int64_t source,
+                                        int64_t partition)
+{
+    for (size_t i = 0; i < engine->confirmed_count; i++) {
+        struct confirmed *confirmed = &engine->confirmed[i];
+        if (confirmed->value.source == source && confirmed->value.partition == partition)
+            return confirmed;
+    }
+    return NULL;
+}
+
+struct confirmed *engine_add_confirmed(struct engine *engine, int64_t source, int64_t partition)
+{
+    GROW(engine->confirmed, engine->confirmed_count, engine->confirmed_cap);
+    struct confirmed *confirmed = &engine->confirmed[engine->confirmed_count++];
+    *confirmed = (struct confirmed){.value = {.source = source, .partition = partition}};
+    return confirmed;
+}
+
 static bool row_confirmed(const struct engine *engine, int64_t source, const struct store_row *row)
 {
     for (size_t i = 0; i < engine->source_count; i++)
         if (engine->sources[i].number == source && engine->sources[i].embedded)
             return true;
-    for (size_t i = 0; i < engine->loaded_confirmed_count; i++) {
-        const struct store_confirmed *confirmed = &engine->loaded_confirmed[i];
-        if (confirmed->source == source && confirmed->partition == row->partition)
-            return row->offset < confirmed->next_offset;
-    }
-    return false;
+    const struct confirmed *confirmed = engine_find_confirmed(engine, source, row->partition);
+    return confirmed && row->offset < confirmed->value.next_offset;
 }
 
 static bool names_fit(const struct store_row *row)
@@ -140,8 +159,8 @@ static struct task_load task_load_of(const struct engine *engine, const struct s
                  .origin = {.source = row_source(engine, row),
                             .partition = (int32_t)clamp(row->partition, -1, INT32_MAX),
                             .offset = row->offset},
-                 .received_at_wall_ms = clamp(row->received_at_s, 0, INT64_MAX / 1000) * 1000,
-                 .added_at_wall_ms = clamp(row->added_at_s, 0, INT64_MAX / 1000) * 1000,
+                 .received_at_wall_ms = clamp(row->received_at_s, 0, WALL_MAX_S) * 1000,
+                 .added_at_wall_ms = clamp(row->added_at_s, 0, WALL_MAX_S) * 1000,
                  .expires_at_ms = load_expiry(engine, row),
                  .delay_until_ms = INT64_MIN,
                  .duration_ms = duration_s(row) * 1000,
@@ -176,10 +195,12 @@ static int load_row(void *ctx, const struct store_row *row)
         return 0;
     }
     struct task_load task = task_load_of(load->engine, row);
-    load->bad += task.bad_row;
     struct task *added;
-    int rc = inflight_load(load->engine->inflight, &task, load->engine->now_ms, &added);
-    assert(rc == 0); /* id is the table's primary key */
+    if (inflight_load(load->engine->inflight, &task, load->engine->now_ms, &added)) {
+        load->skipped++; /* two ids that SQLite tells apart, a text and a blob of the same bytes */
+        return 0;
+    }
+    load->bad += task.bad_row;
     added->latency_known = true;
     return 0;
 }
@@ -202,18 +223,15 @@ static int delete_ended(struct load *load)
 
 static int load_confirmed(void *ctx, const struct store_confirmed *confirmed)
 {
-    struct engine *engine = ctx;
-    size_t count = engine->loaded_confirmed_count++;
-    engine->loaded_confirmed =
-        mem_realloc(engine->loaded_confirmed, (count + 1) * sizeof *engine->loaded_confirmed);
-    engine->loaded_confirmed[count] = *confirmed;
+    engine_add_confirmed(ctx, confirmed->source, confirmed->partition)->value = *confirmed;
     return 0;
 }
 
 static int load_done(void *ctx, struct bytes id, int64_t ended_at_s)
 {
     struct engine *engine = ctx;
-    int64_t age_ms = clamp(engine->wall_ms / 1000 - ended_at_s, 0, INT32_MAX) * 1000;
+    int64_t age_ms =
+        clamp(engine->wall_ms / 1000 - clamp(ended_at_s, 0, WALL_MAX_S), 0, INT32_MAX) * 1000;
     done_add(engine->done, id, engine->now_ms - age_ms);
     return 0;
 }
@@ -230,8 +248,10 @@ static void report(const struct load *load)
         log_warn(ENGINE_TARGET, LOG_FIELDS(log_int("rows", (int64_t)load->bad)),
                  "rows without a namespace or with an unknown status are parked as Failure");
     if (load->skipped)
-        log_warn(ENGINE_TARGET, LOG_FIELDS(log_int("rows", (int64_t)load->skipped)),
-                 "rows with names over 65535 bytes or a huge payload stay in the file unserved");
+        log_warn(
+            ENGINE_TARGET, LOG_FIELDS(log_int("rows", (int64_t)load->skipped)),
+            "rows with names over 65535 bytes, a huge payload or an id that is no text stay in the "
+            "file unserved");
     log_info(ENGINE_TARGET,
              LOG_FIELDS(log_int("rows", (int64_t)load->rows),
                         log_int("outbox", (int64_t)load->engine->outbox.count)),
@@ -254,7 +274,8 @@ int engine_load(struct engine *engine, struct err_text *why)
     if (rc == 0)
         report(&load);
     else
-        err_set(why, rc, "%s", store_why(engine->store));
+        err_set(why, rc, "%s",
+                *store_why(engine->store) ? store_why(engine->store) : err_string(rc));
     buf_free(&load.ended);
     return rc;
 }

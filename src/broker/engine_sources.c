@@ -52,10 +52,13 @@ static void clamp_delay(struct engine *engine, struct task_spec *spec)
 
 static void count_cut_delay(struct engine *engine, const struct intake_item *item)
 {
-    if (engine->stats.delays_cut++ == 0)
-        log_warn(ENGINE_TARGET, LOG_FIELDS(log_bytes("taskname", item->parsed.taskname)),
-                 "a delay of %llu s was cut to max_delayed_task_allowed_sec; later ones are only "
-                 "counted",
+    uint64_t unsaid;
+    engine->stats.delays_cut++;
+    if (engine_may_warn(engine, WARNING_DELAY_CUT, &unsaid))
+        log_warn(ENGINE_TARGET,
+                 LOG_FIELDS(log_bytes("taskname", item->parsed.taskname),
+                            log_int("unsaid", (int64_t)unsaid)),
+                 "a delay of %llu s was cut to max_delayed_task_allowed_sec",
                  (unsigned long long)item->parsed.delay);
 }
 
@@ -136,21 +139,41 @@ static int source_index(const struct engine *engine, int64_t number)
     return -1;
 }
 
-static void keep_confirmed(struct engine *engine, const struct task *task, int64_t next_offset)
+static void keep_confirmed(struct engine *engine, const struct task_origin *origin,
+                           int64_t next_offset)
 {
-    for (size_t i = 0; i < engine->confirmed_count; i++) {
-        struct store_confirmed *kept = &engine->confirmed[i];
-        if (kept->source == task->origin.source && kept->partition == task->origin.partition) {
-            if (kept->next_offset < next_offset)
-                kept->next_offset = next_offset;
-            return;
-        }
-    }
-    GROW(engine->confirmed, engine->confirmed_count, engine->confirmed_cap);
-    engine->confirmed[engine->confirmed_count++] =
-        (struct store_confirmed){.source = task->origin.source,
-                                 .partition = task->origin.partition,
-                                 .next_offset = next_offset};
+    struct confirmed *kept = engine_find_confirmed(engine, origin->source, origin->partition);
+    if (!kept)
+        kept = engine_add_confirmed(engine, origin->source, origin->partition);
+    if (kept->value.next_offset >= next_offset)
+        return;
+    kept->value.next_offset = next_offset;
+    kept->changed = true;
+}
+
+/* The group stands lower than it did: somebody reset its offsets. What is read again is not
+ * confirmed by what was true before. */
+static void unconfirm_from(struct engine *engine, int64_t source, int32_t partition,
+                           int64_t start_offset)
+{
+    struct confirmed *kept = engine_find_confirmed(engine, source, partition);
+    if (!kept || kept->value.next_offset <= start_offset)
+        return;
+    kept->value.next_offset = start_offset;
+    kept->changed = true;
+}
+
+static void warn_of_owner(struct engine *engine, const struct task *task)
+{
+    uint64_t unsaid;
+    if (!engine_may_warn(engine, WARNING_OWNER, &unsaid))
+        return;
+    log_warn(
+        ENGINE_TARGET,
+        LOG_FIELDS(log_bytes("id", task_id(task)), log_int("unsaid", (int64_t)unsaid)),
+        "at-most-once task fails: nobody can tell who owns offset %lld of partition %d (offsets "
+        "reset, topic gone, or committed by another kind of broker)",
+        (long long)task->origin.offset, task->origin.partition);
 }
 
 static void judge(struct engine *engine, struct task *task, const struct ownership_facts *facts)
@@ -159,7 +182,7 @@ static void judge(struct engine *engine, struct task *task, const struct ownersh
     own.legacy = task->legacy;
     switch (ownership_of(&own, store_id(engine->store), task->origin.offset)) {
     case OWNERSHIP_CONFIRMED:
-        keep_confirmed(engine, task, own.committed);
+        keep_confirmed(engine, &task->origin, own.committed);
         inflight_confirm(engine->inflight, task, engine->now_ms);
         break;
     case OWNERSHIP_WAIT:
@@ -168,11 +191,7 @@ static void judge(struct engine *engine, struct task *task, const struct ownersh
         inflight_refuse(engine->inflight, task, true, engine->now_ms);
         break;
     case OWNERSHIP_UNKNOWN:
-        log_warn(ENGINE_TARGET, LOG_FIELDS(log_bytes("id", task_id(task))),
-                 "at-most-once task fails: partition %d has no owner list for offset %lld (offsets "
-                 "reset, "
-                 "or committed by another kind of broker)",
-                 task->origin.partition, (long long)task->origin.offset);
+        warn_of_owner(engine, task);
         inflight_refuse(engine->inflight, task, false, engine->now_ms);
         break;
     }
@@ -196,6 +215,7 @@ struct ask {
     struct engine *engine;
     struct partition_ref *refs;
     size_t count, cap;
+    size_t orphans; /* tasks of topics that this broker does not consume */
 };
 
 static void collect_ask(void *ctx, struct task *task)
@@ -203,7 +223,8 @@ static void collect_ask(void *ctx, struct task *task)
     struct ask *ask = ctx;
     struct engine *engine = ask->engine;
     int source = source_index(engine, task->origin.source);
-    if (source < 0 || !engine->sources[source].source ||
+    ask->orphans += source < 0;
+    if (source < 0 ||
         offsets_assigned(engine->offsets, task->origin.source, task->origin.partition))
         return;
     for (size_t i = 0; i < ask->count; i++)
@@ -227,6 +248,11 @@ void engine_ask(struct engine *engine)
         source->ops->ask(source, ask.refs[i].partition);
     }
     mem_free(ask.refs);
+    uint64_t unsaid;
+    if (ask.orphans && engine_may_warn(engine, WARNING_ORPHANS, &unsaid))
+        log_warn(ENGINE_TARGET, LOG_FIELDS(log_int("tasks", (int64_t)ask.orphans)),
+                 "at-most-once tasks wait for the offsets of a topic that this broker does not "
+                 "consume");
 }
 
 struct answer {
@@ -248,23 +274,38 @@ void engine_on_answered(struct engine *engine, const struct engine_positions *ev
     const struct engine_position *answered = &event->positions[0];
     int64_t number = engine->sources[event->source].number;
     int32_t partition = answered->position.partition;
+    bool gone = event->code == ERR_NOT_FOUND;
     /* Assigned meanwhile: our own tracker knows better, and the answer may be older. */
-    if (event->code || offsets_assigned(engine->offsets, number, partition))
+    if ((event->code && !gone) || offsets_assigned(engine->offsets, number, partition))
         return;
     struct answer answer = {.engine = engine, .source = number, .partition = partition};
     answer.facts.committed = answered->position.committed;
-    answer.facts.low = answered->position.low;
+    answer.facts.low = gone ? INT64_MAX : answered->position.low;
     owners_parse(bytes_of(answered->metadata, answered->metadata_len), &answer.facts.owners);
     inflight_each_unconfirmed(engine->inflight, judge_by_answer, &answer);
 }
 
 /* --- assignments and commits ----------------------------------------------------------------- */
 
+/* A source waits for the answer to its revoke only as long as its session lasts. Once it has the
+ * partition again, an answer that is still owed would take the new assignment away. */
+static void forget_revoke(struct engine *engine, uint32_t source, int32_t partition)
+{
+    for (size_t i = engine->revoke_count; i-- > 0;) {
+        const struct partition_ref *ref = &engine->revokes[i];
+        if (ref->source == source && ref->partition == partition)
+            engine->revokes[i] = engine->revokes[--engine->revoke_count];
+    }
+}
+
 void engine_on_assigned(struct engine *engine, const struct engine_positions *event)
 {
     const struct engine_source *source = &engine->sources[event->source];
     for (size_t i = 0; i < event->count; i++) {
         const struct engine_position *assigned = &event->positions[i];
+        forget_revoke(engine, event->source, assigned->position.partition);
+        unconfirm_from(engine, source->number, assigned->position.partition,
+                       assigned->position.start_offset);
         offsets_assign(engine->offsets, source->number, assigned->position.partition,
                        assigned->position.start_offset, assigned->position.committed,
                        bytes_of(assigned->metadata, assigned->metadata_len));

@@ -13,12 +13,11 @@ int engine_begin(struct engine *engine)
 {
     if (store_in_transaction(engine->store))
         return 0;
-    int rc = store_begin(engine->store);
-    for (unsigned attempt = 1; rc == ERR_BUSY; attempt++) {
-        if (!engine->ports.store_busy(engine->ports.ctx, attempt))
-            return ERR_BUSY;
+    unsigned attempts = 0;
+    int rc;
+    do
         rc = store_begin(engine->store);
-    }
+    while (engine_try_again(engine, rc, &attempts));
     return rc;
 }
 
@@ -29,7 +28,12 @@ int engine_payload(struct engine *engine, struct task *task, struct blob **out)
         return 0;
     }
     assert(task->stored);
-    return store_read_activation(engine->store, task->rowid, task_id(task), out);
+    unsigned attempts = 0;
+    int rc;
+    do
+        rc = store_read_activation(engine->store, task->rowid, task_id(task), out);
+    while (engine_try_again(engine, rc, &attempts));
+    return rc;
 }
 
 static enum store_status store_status(const struct task *task)
@@ -57,6 +61,18 @@ static int64_t due_wall_ms(const struct engine *engine, const struct task *task)
 {
     int64_t due_ms = task->state == TASK_PENDING ? task->expires_at_ms : task->due_ms;
     return due_ms == CLOCK_NEVER ? STORE_NULL : engine_wall_of_boot(engine, due_ms);
+}
+
+/* After the commit the payload leaves the memory if it is too large or there is too much of all. */
+static void limit_cache(struct engine *engine, struct task *task)
+{
+    struct inflight_counts counts;
+    inflight_get_counts(engine->inflight, &counts);
+    if (task->blob->len <= engine->limits.blob_cache_item_bytes &&
+        counts.payload_bytes_cached <= engine->limits.blob_cache_bytes)
+        return;
+    GROW(engine->uncache, engine->uncache_count, engine->uncache_cap);
+    engine->uncache[engine->uncache_count++] = task;
 }
 
 static int insert_row(struct engine *engine, struct task *task)
@@ -88,17 +104,8 @@ static int insert_row(struct engine *engine, struct task *task)
         .source = task->origin.source,
         .due_ms = due_wall_ms(engine, task),
     };
-    int rc = store_insert(engine->store, &row);
-    if (rc)
-        return rc;
-    struct inflight_counts counts;
-    inflight_get_counts(engine->inflight, &counts);
-    if (task->payload_len > engine->limits.blob_cache_item_bytes ||
-        counts.payload_bytes_cached > engine->limits.blob_cache_bytes) {
-        GROW(engine->uncache, engine->uncache_count, engine->uncache_cap);
-        engine->uncache[engine->uncache_count++] = task;
-    }
-    return 0;
+    limit_cache(engine, task);
+    return store_insert(engine->store, &row);
 }
 
 /* The payload with what a Retry report wants changed (spec/broker.md 4.3), in memory; written by
@@ -117,8 +124,11 @@ static int splice(struct engine *engine, struct task *task)
     const char *why = NULL;
     buf_clear(&engine->scratch);
     if (activation_splice(blob_bytes(old), &edit, &engine->scratch, &why)) {
-        log_warn(ENGINE_TARGET, LOG_FIELDS(log_bytes("id", task_id(task))),
-                 "stored activation cannot be rewritten for its retry: %s", why);
+        uint64_t unsaid;
+        if (engine_may_warn(engine, WARNING_REWRITE, &unsaid))
+            log_warn(ENGINE_TARGET,
+                     LOG_FIELDS(log_bytes("id", task_id(task)), log_int("unsaid", (int64_t)unsaid)),
+                     "stored activation cannot be rewritten for its retry: %s", why);
         blob_unref(old);
         return 0;
     }
@@ -162,9 +172,11 @@ static int write_change(struct engine *engine, struct task *task)
         return rc;
     if (!task->stored)
         return insert_row(engine, task);
-    if (task->rewritten && task->blob)
+    if (task->rewritten && task->blob) {
+        limit_cache(engine, task);
         rc =
             store_set_activation(engine->store, task->rowid, task_id(task), blob_bytes(task->blob));
+    }
     return rc ? rc : update_row(engine, task);
 }
 
@@ -181,10 +193,15 @@ static int write_tasks(struct engine *engine)
 
 static int write_confirmed(struct engine *engine)
 {
-    int rc = engine->confirmed_count ? engine_begin(engine) : 0;
-    for (size_t i = 0; rc == 0 && i < engine->confirmed_count; i++)
-        rc = store_set_confirmed(engine->store, &engine->confirmed[i]);
-    engine->confirmed_count = 0;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < engine->confirmed_count; i++) {
+        struct confirmed *confirmed = &engine->confirmed[i];
+        if (!confirmed->changed)
+            continue;
+        if ((rc = engine_begin(engine)) == 0)
+            rc = store_set_confirmed(engine->store, &confirmed->value);
+        confirmed->changed = false;
+    }
     return rc;
 }
 
@@ -202,6 +219,14 @@ static int write_done_dropped(struct engine *engine)
     return rc;
 }
 
+static int write_log(struct engine *engine)
+{
+    if (!engine->log || !embedded_log_is_dirty(engine->log))
+        return 0;
+    int rc = engine_begin(engine);
+    return rc ? rc : embedded_log_write(engine->log);
+}
+
 int engine_write(struct engine *engine)
 {
     int rc = write_tasks(engine);
@@ -211,7 +236,5 @@ int engine_write(struct engine *engine)
         rc = write_confirmed(engine);
     if (rc == 0)
         rc = publisher_write(engine);
-    if (rc == 0 && engine->log)
-        rc = embedded_log_write(engine->log);
-    return rc;
+    return rc ? rc : write_log(engine);
 }

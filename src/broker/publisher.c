@@ -154,12 +154,14 @@ static void task_delivered(struct engine *engine, const struct publication *publ
     struct task *task = publication->task;
     if (PLANTED(PLANT_DELETE_BEFORE_DELIVERY) && !task)
         return;
-    if (delivery != TOPIC_DELIVERED)
-        log_at(task->publish_failures ? LOG_DEBUG : LOG_WARN, TARGET,
-               LOG_FIELDS(log_bytes("id", task_id(task)), log_bytes("taskname", task_name(task))),
-               "%s not published: %s; the row stays%s",
-               publication->publish == PUBLISH_RETRY ? "retry" : "dead letter", why,
-               delivery == TOPIC_FAILED ? " and is tried again" : "");
+    uint64_t unsaid;
+    if (delivery != TOPIC_DELIVERED && engine_may_warn(engine, WARNING_PUBLISH, &unsaid))
+        log_warn(TARGET,
+                 LOG_FIELDS(log_bytes("id", task_id(task)), log_bytes("taskname", task_name(task)),
+                            log_int("unsaid", (int64_t)unsaid)),
+                 "%s not published: %s; the row stays%s",
+                 publication->publish == PUBLISH_RETRY ? "retry" : "dead letter", why,
+                 delivery == TOPIC_FAILED ? " and is tried again" : "");
     inflight_published(engine->inflight, task, publication->publish, outcome_of(delivery),
                        engine->now_ms);
 }
@@ -213,11 +215,13 @@ void publisher_outbox_add(struct engine *engine, uint32_t source, const struct i
         {.key = bytes_str("taskmill-partition"), .value = bytes_str(partition)},
         {.key = bytes_str("taskmill-offset"), .value = bytes_str(offset)},
     };
-    log_at(engine->stats.outboxed ? LOG_DEBUG : LOG_WARN, TARGET,
-           LOG_FIELDS(log_str("topic", from->topic), log_int("partition", item->partition),
-                      log_int("offset", item->offset)),
-           "message cannot become a task: %s%s%s; it goes to %s (later ones are only counted)",
-           item->reason, item->detail[0] ? ": " : "", item->detail, engine->deadletter_topic);
+    uint64_t unsaid;
+    if (engine_may_warn(engine, WARNING_BAD_MESSAGE, &unsaid))
+        log_warn(TARGET,
+                 LOG_FIELDS(log_str("topic", from->topic), log_int("partition", item->partition),
+                            log_int("offset", item->offset), log_int("unsaid", (int64_t)unsaid)),
+                 "message cannot become a task: %s%s%s; it goes to %s", item->reason,
+                 item->detail[0] ? ": " : "", item->detail, engine->deadletter_topic);
     engine->stats.outboxed++;
     struct outbox_entry *entry =
         entry_new(engine->deadletter_topic, headers, sizeof headers / sizeof *headers);
@@ -246,8 +250,7 @@ void publisher_outbox_load(struct engine *engine, const struct store_outbox *sto
 
 static int write_entry(struct engine *engine, const struct outbox_entry *entry)
 {
-    struct store_header headers[8];
-    assert(entry->header_count <= sizeof headers / sizeof *headers);
+    struct store_header *headers = mem_calloc(entry->header_count, sizeof *headers);
     for (size_t i = 0; i < entry->header_count; i++)
         headers[i] =
             (struct store_header){.key = entry->headers[i].key, .value = entry->headers[i].value};
@@ -256,7 +259,9 @@ static int write_entry(struct engine *engine, const struct outbox_entry *entry)
                                .payload = blob_bytes(entry->payload),
                                .headers = headers,
                                .header_count = entry->header_count};
-    return store_outbox_add(engine->store, &row);
+    int rc = store_outbox_add(engine->store, &row);
+    mem_free(headers);
+    return rc;
 }
 
 int publisher_write(struct engine *engine)
@@ -299,7 +304,11 @@ static int publish_entry(struct engine *engine, struct outbox_entry *entry)
         blob_unref(payload);
         payload = blob_new(0);
     } else if (!payload) {
-        int rc = store_read_outbox(engine->store, entry->entry, &payload);
+        unsigned attempts = 0;
+        int rc;
+        do
+            rc = store_read_outbox(engine->store, entry->entry, &payload);
+        while (engine_try_again(engine, rc, &attempts));
         if (rc)
             return rc;
     }
@@ -337,8 +346,10 @@ static void outbox_delivered(struct engine *engine, struct outbox_entry *entry,
         return;
     }
     entry->failures++;
-    if (entry->failures == 1 && delivery != TOPIC_DELIVERED)
-        log_warn(TARGET, LOG_FIELDS(log_str("topic", entry->topic)),
+    uint64_t unsaid;
+    if (delivery != TOPIC_DELIVERED && engine_may_warn(engine, WARNING_OUTBOX, &unsaid))
+        log_warn(TARGET,
+                 LOG_FIELDS(log_str("topic", entry->topic), log_int("unsaid", (int64_t)unsaid)),
                  "outbox record not published: %s; it stays and is tried again", why);
     entry->notice = delivery == TOPIC_IMPOSSIBLE && !was_notice;
     if (entry->notice)

@@ -263,6 +263,23 @@ static int write_topic(struct embedded_log *log, struct embedded_topic *topic)
     return rv;
 }
 
+static bool topic_is_dirty(const struct embedded_topic *topic)
+{
+    struct list_node *last = list_last(&topic->tail);
+
+    return topic->low > topic->stored_low ||
+           (last && !container_of(last, struct record, node)->stored);
+}
+
+bool embedded_log_is_dirty(const struct embedded_log *log)
+{
+    for (size_t i = 0; i < log->topic_count; i++) {
+        if (topic_is_dirty(log->topics[i]))
+            return true;
+    }
+    return log->failed != 0;
+}
+
 /* Moves all of `from` behind `to`. */
 static void move_all(struct list *from, struct list *to)
 {

@@ -44,8 +44,8 @@ void embedded_log_free(struct embedded_log *log);
  * may get it at once, what they did not get is stored by embedded_log_write(). */
 int embedded_log_append(struct embedded_log *log, const char *topic, struct bytes payload,
                         const struct topic_header *headers, size_t header_count, int64_t *offset);
-/* To be called by the engine before each commit: writes what was appended and not delivered. */
-int embedded_log_write(struct embedded_log *log);
+/* True when embedded_log_write() has something to write, or an error to report. */
+bool embedded_log_is_dirty(const struct embedded_log *log);
 /* To be called by the engine last before each commit, inside the transaction: stores what was
  * appended and not delivered, and moves the positions of what was. So everything that records()
  * delivered since the last call must be in this transaction (rows, outbox, or dropped by policy).

@@ -168,7 +168,7 @@ static void take_down(struct sim_node *node)
     sim_kafka_leave(node->sim, node->index);
     drop_events(node);
     sim_sink_abandon(&node->sink);
-    engine_destroy(node->engine);
+    engine_destroy(node->engine, NULL);
     node->engine = NULL;
     sim_worker_drop_calls(node);
     for (struct map_node *it = map_first(&node->sim->facts); it;
