@@ -23,7 +23,7 @@ static const char usage[] =
     "\n"
     "example: taskmill broker -c config.yml\n"
     "         TASKBROKER_EMBEDDED=true taskmill broker      (without Kafka)\n"
-    "exit: 0 stopped by a signal, 1 failure (the last line says why), 2 usage\n";
+    "exit: 0 stopped by a signal, 1 failure (the last ERROR says why), 2 usage\n";
 
 static int usage_error(void)
 {
