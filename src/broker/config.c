@@ -73,7 +73,7 @@ int config_fail(const struct config *cfg, struct err_text *why, const char *key,
     return ERR_INVALID;
 }
 
-/* --- taking rows out of the tree -------------------------------------------------------------------- */
+/* --- taking rows out of the tree -------------------------------------------------------------- */
 
 struct loading {
     struct config *cfg;
@@ -268,7 +268,7 @@ static int load_keys(const struct loading *l, struct config_legacy *legacy)
     return rv;
 }
 
-/* --- the whole --------------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 static void free_members(void *base, const struct config_table *table)
 {

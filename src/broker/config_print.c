@@ -294,7 +294,7 @@ void config_print_origins(const struct config *cfg, struct buf *out)
     print_document(&p);
 }
 
-/* --- the table of keys ------------------------------------------------------------------------------- */
+/* --- the table of keys ------------------------------------------------------------------------ */
 
 static void print_type(struct buf *out, const struct config_key *key)
 {

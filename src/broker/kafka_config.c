@@ -56,7 +56,7 @@ size_t config_kafka_properties(const struct config_cluster *cluster,
     return count;
 }
 
-/* --- building ---------------------------------------------------------------------------------------- */
+/* --- building --------------------------------------------------------------------------------- */
 
 static char *copy(const char *text, const char *otherwise)
 {
@@ -241,7 +241,7 @@ static int build(const struct normal *n)
     return 0;
 }
 
-/* --- rules ------------------------------------------------------------------------------------------- */
+/* --- rules ------------------------------------------------------------------------------------ */
 
 static int fail_in(const struct normal *n, const char *map, const char *name, const char *text)
 {

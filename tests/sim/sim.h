@@ -80,7 +80,7 @@ struct garbage {
     bool on_disk[SIM_NODES];
 };
 
-/* --- model Kafka -------------------------------------------------------------------------------- */
+/* --- model Kafka ------------------------------------------------------------------------------ */
 
 struct sim_record {
     struct blob *payload; /* NULL: tombstone */
@@ -129,7 +129,7 @@ struct sim_sink {
     struct list open;
 };
 
-/* --- nodes and workers ---------------------------------------------------------------------------- */
+/* --- nodes and workers ------------------------------------------------------------------------ */
 
 struct sim_node {
     struct sim *sim;

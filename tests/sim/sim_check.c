@@ -8,7 +8,7 @@
 
 #include "base/mem.h"
 
-/* --- ledger -------------------------------------------------------------------------------------- */
+/* --- ledger ----------------------------------------------------------------------------------- */
 
 struct fact *sim_fact(const struct sim *sim, struct bytes id)
 {
@@ -78,7 +78,7 @@ static bool may_be_gone(const struct sim *sim, const struct fact *fact)
            fact->granted + fact->claimed_at_crash >= SIM_MAX_ATTEMPTS;
 }
 
-/* --- one image ----------------------------------------------------------------------------------- */
+/* --- one image -------------------------------------------------------------------------------- */
 
 struct image {
     struct sim_node *node;
@@ -292,7 +292,7 @@ void sim_check_note_disk(struct sim_node *node)
         sim->garbage[i]->on_disk[node->index] = sim->garbage[i]->stamp == stamp;
 }
 
-/* --- the end -------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 bool sim_check_settled(const struct sim *sim)
 {

@@ -79,7 +79,7 @@ void sim_kafka_produce_garbage(struct sim *sim)
     sim_kafka_append(sim, payload, NULL, garbage);
 }
 
-/* --- source ------------------------------------------------------------------------------------- */
+/* --- source ----------------------------------------------------------------------------------- */
 
 static struct sim_source *source_of(struct topic_source *base)
 {
@@ -276,7 +276,7 @@ void sim_source_init(struct sim_source *source, struct sim *sim, int node)
         source->partitions[i].wanted = -1;
 }
 
-/* --- the group ---------------------------------------------------------------------------------- */
+/* --- the group -------------------------------------------------------------------------------- */
 
 static void begin_revoke(struct sim_source *source, int32_t index)
 {
@@ -354,7 +354,7 @@ void sim_kafka_lose_session(struct sim *sim, int node)
     }
 }
 
-/* --- sink --------------------------------------------------------------------------------------- */
+/* --- sink ------------------------------------------------------------------------------------- */
 
 static struct sim_sink *sink_of(struct topic_sink *base)
 {

@@ -78,7 +78,7 @@ void sim_worker_drop_calls(struct sim_node *node)
     }
 }
 
-/* --- tasks received ------------------------------------------------------------------------------ */
+/* --- tasks received --------------------------------------------------------------------------- */
 
 static void start_job(struct sim *sim, struct fact *fact, int node)
 {
@@ -164,7 +164,7 @@ void sim_worker_reply(void *ctx, struct engine_call *engine_call, const struct r
     call_free_if_done(call);
 }
 
-/* --- reports ------------------------------------------------------------------------------------- */
+/* --- reports ---------------------------------------------------------------------------------- */
 
 static void note_sent(struct fact *fact, enum sim_verdict verdict)
 {
