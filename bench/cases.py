@@ -14,7 +14,7 @@ from harness.process import wait_for
 
 from servers import Beanstalkd, BenchError, broker, check_empty, load, memory_mib
 
-# workers: (connections, streams, tasks). So many tasks that a round lasts a few seconds.
+# workers: (connections, streams, tasks). So many tasks that a round lasts about three seconds.
 WORKERS = {
     "1": (1, 1, 6000),
     "24": (24, 1, 80000),
@@ -27,7 +27,7 @@ IDLE_TASKS = 200
 WARMUP_SHARE = 0.2
 
 # The defaults but for these; the table's footnotes say why.
-MORE_PROCESSING = {"store": {"max_processing_count": 10000, "max_pending_count": 10000}}
+MORE_PROCESSING = {"store": {"max_processing_count": 4096, "max_pending_count": 4096}}
 NO_PENDING_LIMIT = {"store": {"max_pending_count": 1000000}}
 
 

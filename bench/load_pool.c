@@ -28,8 +28,9 @@ struct load_pool {
     struct member members[];
 };
 
-/* A client has another descriptor after it connected anew, perhaps of the same number: the old one
- * left the epoll when it was closed. */
+/* A client has another descriptor after it connected anew, and the old one left the epoll when it
+ * was closed. If the number is the same, the events differ: a client never waits for input while it
+ * connects, and always when connected. */
 static void watch(struct load_pool *pool, uint32_t index)
 {
     struct member *member = &pool->members[index];

@@ -10,14 +10,16 @@ TITLES = {
     "beanstalkd memory": "beanstalkd without a log",
 }
 NOTES = {
-    "kafka": "All runs of Taskmill: a task is durable before it is acknowledged (synchronous=FULL), "
-             "database on {filesystem}.\n    Cycle: claim, report complete and fetch the next in one call.",
-    "kafka 240x10": "240x10: store.max_processing_count and store.max_pending_count are 10,000 (default "
-                    "2,048: fewer\n    than there are workers). Otherwise defaults.",
+    "taskmill": "All runs of Taskmill: a task is durable before it is acknowledged (synchronous=FULL), "
+             "database on {filesystem}.\n    Configuration: defaults, unless said. Cycle: report "
+             "complete and fetch the next in one call. Ids in no order.",
+    "kafka 240x10": "240x10: store.max_processing_count and store.max_pending_count are 4,096 (default "
+                    "2,048: fewer\n    than there are workers).",
     "embedded 24x8": "Without Kafka: tasks were put by Enqueue before, with store.max_pending_count "
                      "1,000,000.",
     "beanstalkd fsync 24": "beanstalkd: one connection a worker, as its protocol wants; delete and the next "
                            "reserve in one write.",
+    "idle kafka": "Through Kafka: the producer's linger.ms of 5, librdkafka's default, is part of it.",
     "ingest": "Rows from Kafka: store.max_pending_count 1,000,000, no worker.",
 }
 
@@ -31,7 +33,7 @@ def _heading(title, *columns):
 
 
 def _drained(figures):
-    lines = [_heading("drained", "tasks/s", "of rounds", "CPU us/task", "load's CPU", "call p50 ms", "p99 ms")]
+    lines = [_heading("drained", "tasks/s", "range, k/s", "CPU us/task", "load's CPU", "call p50 ms", "p99 ms")]
     part = None
     for name, rounds in figures.items():
         if not rounds or "tasks_per_s" not in rounds[0]:
@@ -41,7 +43,7 @@ def _drained(figures):
             lines.append(TITLES[group])
             part = group
         rates = [figures["tasks_per_s"] for figures in rounds]
-        columns = [f"{median(rates):,.0f}", f"{min(rates) / 1000:.1f}-{max(rates) / 1000:.1f}k",
+        columns = [f"{median(rates):,.0f}", f"{min(rates) / 1000:.1f}-{max(rates) / 1000:.1f}",
                    f"{mid(rounds, 'server_cpu_us'):.1f}"]
         if "call_p50_us" in rounds[0]:
             columns += [f"{mid(rounds, 'load_cpu_us'):.1f}", f"{mid(rounds, 'call_p50_us') / 1000:.2f}",
@@ -89,7 +91,7 @@ def _rest(figures):
 def render(figures, where, quick):
     blocks = [block for block in (_drained(figures), _ratios(figures), _rest(figures)) if block]
     notes = [text for name, text in NOTES.items()
-             if any(case == name or (name == "kafka" and case.split()[0] == name) for case in figures)]
+             if name in figures or (name == "taskmill" and any("beanstalkd" not in case for case in figures))]
     head = (f"{where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, load before {where['load_before']}, "
             f"{where['seconds']} s" + (", quick: one short round, expect noise" if quick else ""))
     text = "\n\n".join("\n".join(block) for block in blocks)
