@@ -344,12 +344,28 @@ static int create_missing_topics(const struct config *cfg, struct err_text *why)
     return rc;
 }
 
+/* A raw topic's messages are no activations: consuming one would dead-letter everything in it. */
+static int refuse_raw_topics(const struct config *cfg, struct err_text *why)
+{
+    for (size_t i = 0; i < cfg->topic_count; i++)
+        if (cfg->topics[i].raw.set && config_topic_is_consumed(&cfg->topics[i]))
+            return err_set(
+                why, ERR_UNSUPPORTED,
+                "kafka_topics.%s.raw: raw topics are not supported yet; remove the topic or "
+                "set its consumer_disabled",
+                cfg->topics[i].name);
+    return 0;
+}
+
 static int build(struct broker *broker, struct err_text *why)
 {
     broker->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (broker->event_fd < 0)
         return err_set(why, ERR_SYSTEM, "eventfd: %s", strerror(errno));
-    int rc = inbox_init(&broker->inbox);
+    int rc = refuse_raw_topics(broker->cfg, why);
+    if (rc)
+        return rc;
+    rc = inbox_init(&broker->inbox);
     if (rc)
         return err_set(why, rc, "no eventfd for the engine's inbox: raise the limit of open files");
     broker->inbox_ready = true;
