@@ -225,6 +225,10 @@ struct taskmill_value {
     size_t len;
 };
 
+/* All positional parameters as an array, all named ones as a map. */
+TASKMILL_API struct taskmill_value taskmill_args(struct taskmill_call *call);
+TASKMILL_API struct taskmill_value taskmill_kwargs(struct taskmill_call *call);
+
 /* 0, TASKMILL_ERR_NOT_FOUND, or TASKMILL_ERR_INVALID for another type (a double may be asked of an
  * int). The out-parameter is written only on success. Strings that hold a NUL are
  * TASKMILL_ERR_INVALID for _str; _bytes takes both strings and bytes. */
@@ -260,6 +264,9 @@ TASKMILL_API size_t taskmill_value_count(const struct taskmill_value *value);
 /* Element of an array or value of a map by position. */
 TASKMILL_API int taskmill_value_at(const struct taskmill_value *value, size_t index,
                                    struct taskmill_value *out);
+/* Key of a map by position: a string, or bytes. */
+TASKMILL_API int taskmill_value_key(const struct taskmill_value *value, size_t index,
+                                    struct taskmill_value *out);
 /* Value of a map by key; of several the last. */
 TASKMILL_API int taskmill_value_get(const struct taskmill_value *value, const char *key,
                                     struct taskmill_value *out);

@@ -357,29 +357,55 @@ size_t taskmill_value_count(const struct taskmill_value *value)
     return head.count;
 }
 
+/* Value number `index` of those that a container's encoding lists: a map has its keys among them.
+ */
+static int nth_value(const struct taskmill_value *container, struct msgpack_reader reader,
+                     size_t index, struct taskmill_value *out)
+{
+    struct taskmill_value item = {0};
+    int rv = 0;
+
+    for (size_t i = 0; i <= index && rv == 0; i++)
+        rv = take_value(container->call, &reader, &item);
+    if (rv == 0)
+        *out = item;
+    return rv;
+}
+
+static int no_such_value(size_t index, uint32_t count)
+{
+    error_set(ERR_NOT_FOUND, "there is no value %zu, only %u", index, count);
+    return ERR_NOT_FOUND;
+}
+
 int taskmill_value_at(const struct taskmill_value *value, size_t index, struct taskmill_value *out)
 {
     struct msgpack_value head;
     struct msgpack_reader reader;
-    struct taskmill_value item = {0};
-    size_t skip;
     int rv = read_head(value, &head, &reader);
 
     if (rv != 0)
         return rv;
     if (head.type != MSGPACK_ARRAY && head.type != MSGPACK_MAP)
         return wrong_type(&head, "an array or a map");
-    if (index >= head.count) {
-        error_set(ERR_NOT_FOUND, "there is no value %zu, only %u", index, head.count);
-        return ERR_NOT_FOUND;
-    }
-    /* In a map, keys and values alternate. */
-    skip = head.type == MSGPACK_MAP ? 2 * index + 1 : index;
-    for (size_t i = 0; i <= skip && rv == 0; i++)
-        rv = take_value(value->call, &reader, &item);
-    if (rv == 0)
-        *out = item;
-    return rv;
+    if (index >= head.count)
+        return no_such_value(index, head.count);
+    return nth_value(value, reader, head.type == MSGPACK_MAP ? 2 * index + 1 : index, out);
+}
+
+int taskmill_value_key(const struct taskmill_value *value, size_t index, struct taskmill_value *out)
+{
+    struct msgpack_value head;
+    struct msgpack_reader reader;
+    int rv = read_head(value, &head, &reader);
+
+    if (rv != 0)
+        return rv;
+    if (head.type != MSGPACK_MAP)
+        return wrong_type(&head, "a map");
+    if (index >= head.count)
+        return no_such_value(index, head.count);
+    return nth_value(value, reader, 2 * index, out);
 }
 
 /* As taskmill_value_get, without a message. */
@@ -419,9 +445,28 @@ int taskmill_value_get(const struct taskmill_value *value, const char *key,
 
 /* --- arguments ------------------------------------------------------------------------------- */
 
+/* The container may be missing in the parameters: then it is an empty one. */
+static struct taskmill_value container(struct taskmill_call *call, struct bytes packed,
+                                       const char *empty)
+{
+    struct bytes bytes = packed.len > 0 ? packed : bytes_of(empty, 1);
+
+    return (struct taskmill_value){call, bytes.ptr, bytes.len};
+}
+
+struct taskmill_value taskmill_args(struct taskmill_call *call)
+{
+    return container(call, call->args, "\x90");
+}
+
+struct taskmill_value taskmill_kwargs(struct taskmill_call *call)
+{
+    return container(call, call->kwargs, "\x80");
+}
+
 int taskmill_arg(struct taskmill_call *call, size_t index, struct taskmill_value *out)
 {
-    struct taskmill_value args = {call, call->args.ptr, call->args.len};
+    struct taskmill_value args = taskmill_args(call);
 
     if (index < call->arg_count)
         return taskmill_value_at(&args, index, out);
@@ -431,8 +476,8 @@ int taskmill_arg(struct taskmill_call *call, size_t index, struct taskmill_value
 
 int taskmill_kwarg(struct taskmill_call *call, const char *key, struct taskmill_value *out)
 {
-    struct taskmill_value kwargs = {call, call->kwargs.ptr, call->kwargs.len};
-    int rv = call->kwargs.len == 0 ? ERR_NOT_FOUND : find_key(&kwargs, key, out);
+    struct taskmill_value kwargs = taskmill_kwargs(call);
+    int rv = find_key(&kwargs, key, out);
 
     if (rv == ERR_NOT_FOUND)
         error_set(rv, "there is no argument named %s", key);

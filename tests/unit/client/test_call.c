@@ -152,6 +152,36 @@ static void test_containers(void **state)
     call_close(&call);
 }
 
+/* What a handler needs that does not know the names. */
+static void test_keys(void **state)
+{
+    struct taskmill_call call;
+    struct taskmill_params *p = taskmill_params_from_json(
+        "{\"args\": [1, 2], \"kwargs\": {\"first\": {\"in\": 3}, \"second\": 4}}");
+    struct taskmill_value args, kwargs, item, key;
+    const char *text;
+    int64_t i;
+
+    open_call(*state, &call, p, false);
+    args = taskmill_args(&call);
+    kwargs = taskmill_kwargs(&call);
+    assert_int_equal(taskmill_value_count(&args), 2);
+    assert_int_equal(taskmill_value_count(&kwargs), 2);
+    assert_int_equal(taskmill_value_key(&kwargs, 1, &key), 0);
+    assert_int_equal(taskmill_value_str(&key, &text), 0);
+    assert_string_equal(text, "second");
+    assert_int_equal(taskmill_value_at(&kwargs, 1, &item), 0);
+    assert_int_equal(taskmill_value_int(&item, &i), 0);
+    assert_int_equal(i, 4);
+    assert_int_equal(taskmill_value_at(&kwargs, 0, &item), 0);
+    assert_int_equal(taskmill_value_key(&item, 0, &key), 0);
+    assert_int_equal(taskmill_value_str(&key, &text), 0);
+    assert_string_equal(text, "in");
+    assert_int_equal(taskmill_value_key(&kwargs, 2, &key), TASKMILL_ERR_NOT_FOUND);
+    assert_int_equal(taskmill_value_key(&args, 0, &key), TASKMILL_ERR_INVALID);
+    call_close(&call);
+}
+
 static void test_facts(void **state)
 {
     struct fixture *f = *state;
@@ -193,6 +223,7 @@ static void test_odd_parameters(void **state)
 {
     struct fixture *f = *state;
     struct taskmill_call call;
+    struct taskmill_value all;
     struct err_text why;
     int64_t i;
 
@@ -211,6 +242,11 @@ static void test_odd_parameters(void **state)
     assert_int_equal(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why), 0);
     assert_int_equal(taskmill_arg_count(&call), 0);
     assert_int_equal(taskmill_kwarg_int(&call, "k", &i), TASKMILL_ERR_NOT_FOUND);
+    all = taskmill_args(&call);
+    assert_int_equal(taskmill_value_type(&all), TASKMILL_ARRAY);
+    all = taskmill_kwargs(&call);
+    assert_int_equal(taskmill_value_type(&all), TASKMILL_MAP);
+    assert_int_equal(taskmill_value_count(&all), 0);
     call_close(&call);
     put_activation(&f->payload, "", bytes_str("\xc1"), "none");
     assert_true(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why) < 0);
@@ -221,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_arguments, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_containers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_keys, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_facts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_odd_parameters, set_up, tear_down)};
 
