@@ -22,6 +22,22 @@ static char *keep_string(struct taskmill_call *call, struct bytes text)
     return kept->s;
 }
 
+static int unpack_json(struct taskmill_call *call, bool zstd, const char **fault)
+{
+    struct bytes json = call->activation.parameters;
+    struct buf text = {0};
+    int rv = 0;
+
+    if (zstd) {
+        rv = params_decompress_text(json, PARAMS_UNCOMPRESSED_MAX, &text, fault);
+        json = buf_bytes(&text);
+    }
+    if (rv == 0)
+        rv = params_from_json(json, &call->unpacked, fault);
+    buf_free(&text);
+    return rv;
+}
+
 /* Sets call->packed. */
 static int unpack(struct taskmill_call *call, struct err_text *why)
 {
@@ -30,20 +46,15 @@ static int unpack(struct taskmill_call *call, struct err_text *why)
     const char *fault = "";
     bool zstd = activation_header(call->payload, "compression-type", &compression) &&
                 bytes_equal_str(compression, "zstd");
+    bool json = a->parameters_bytes.len == 0 && a->parameters.len != 0;
     int rv = 0;
 
-    call->packed = a->parameters_bytes;
-    if (a->parameters_bytes.len == 0 && a->parameters.len != 0) {
-        if (zstd)
-            return err_set(why, ERR_UNSUPPORTED,
-                           "parameters: compressed JSON of an old client cannot be read");
-        rv = params_from_json(a->parameters, &call->unpacked, &fault);
-        call->packed = buf_bytes(&call->unpacked);
-    } else if (zstd) {
+    if (json)
+        rv = unpack_json(call, zstd, &fault);
+    else if (zstd)
         rv = params_decompress(a->parameters_bytes, PARAMS_UNCOMPRESSED_MAX, &call->unpacked,
                                &fault);
-        call->packed = buf_bytes(&call->unpacked);
-    }
+    call->packed = json || zstd ? buf_bytes(&call->unpacked) : a->parameters_bytes;
     return rv == 0 ? 0 : err_set(why, rv, "parameters: %s", fault);
 }
 

@@ -78,5 +78,7 @@ int params_from_json(struct bytes json, struct buf *packed, const char **why);
  * and refuses more than `max` bytes (ERR_TOO_LARGE). */
 int params_compress(struct bytes in, struct buf *out, const char **why);
 int params_decompress(struct bytes in, size_t max, struct buf *out, const char **why);
+/* The same for compressed JSON: a text field cannot hold a frame, so it holds its base64. */
+int params_decompress_text(struct bytes base64, size_t max, struct buf *out, const char **why);
 
 #endif

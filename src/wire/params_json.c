@@ -91,6 +91,16 @@ static bool take_base64(struct bytes text, struct buf *out)
     return true;
 }
 
+int params_decompress_text(struct bytes base64, size_t max, struct buf *out, const char **why)
+{
+    struct buf frame = {0};
+    int rv = take_base64(base64, &frame)
+                 ? params_decompress(buf_bytes(&frame), max, out, why)
+                 : pb_fault(why, "compressed JSON parameters are not base64");
+    buf_free(&frame);
+    return rv;
+}
+
 /* ---- msgpack to JSON ---- */
 
 static void put_json_string(struct buf *out, struct bytes text)

@@ -252,6 +252,32 @@ static void test_odd_parameters(void **state)
     assert_true(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why) < 0);
 }
 
+/* An old client that sends no msgpack: base64 of the zstd frame of the JSON. */
+static void test_compressed_json(void **state)
+{
+    /* python: base64.b64encode(zstandard.compress(b'{"args":[7],"kwargs":{}}')) */
+    static const char good[] = "KLUv/SAYwQAAeyJhcmdzIjpbN10sImt3YXJncyI6e319";
+    static const char cut[] = "KLUv/SAYwQAAeyJhcmdzIjpbN10sImt3YXJn";
+    struct fixture *f = *state;
+    struct taskmill_call call;
+    struct err_text why;
+    int64_t i;
+
+    put_activation(&f->payload, good, bytes_str(""), "zstd");
+    assert_int_equal(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why), 0);
+    assert_int_equal(taskmill_arg_int(&call, 0, &i), 0);
+    assert_int_equal(i, 7);
+    call_close(&call);
+
+    put_activation(&f->payload, cut, bytes_str(""), "zstd");
+    assert_int_equal(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why),
+                     TASKMILL_ERR_MALFORMED);
+    put_activation(&f->payload, "{\"args\": []}", bytes_str(""), "zstd");
+    assert_int_equal(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why),
+                     TASKMILL_ERR_MALFORMED);
+    assert_non_null(strstr(why.s, "base64"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,7 +285,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_containers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_keys, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_facts, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_odd_parameters, set_up, tear_down)};
+        cmocka_unit_test_setup_teardown(test_odd_parameters, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_compressed_json, set_up, tear_down)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
