@@ -150,9 +150,14 @@ static int update_row(struct engine *engine, struct task *task)
     return store_update(engine->store, task->rowid, task_id(task), &change);
 }
 
+static bool is_remembered(const struct task *task)
+{
+    return task->at_most_once && task->end != TASK_LIVE && task->end != TASK_FOREIGN;
+}
+
 static int remember_done(struct engine *engine, const struct task *task)
 {
-    if (!task->at_most_once || task->end == TASK_FOREIGN)
+    if (!is_remembered(task))
         return 0;
     if (!done_add(engine->done, task_id(task), engine->now_ms))
         return 0;
@@ -180,14 +185,22 @@ static int write_change(struct engine *engine, struct task *task)
     return rc ? rc : update_row(engine, task);
 }
 
+/* Came and went within this turn. */
+static bool leaves_no_trace(const struct task *task)
+{
+    return task->end != TASK_LIVE && !task->stored && !is_remembered(task);
+}
+
 static int write_tasks(struct engine *engine)
 {
-    struct task *task = inflight_next_change(engine->inflight, NULL);
-    if (!task)
-        return 0;
-    int rc = engine_begin(engine);
-    for (; rc == 0 && task; task = inflight_next_change(engine->inflight, task))
-        rc = write_change(engine, task);
+    struct task *task = NULL;
+    int rc = 0;
+    while (rc == 0 && (task = inflight_next_change(engine->inflight, task))) {
+        if (leaves_no_trace(task))
+            continue;
+        if ((rc = engine_begin(engine)) == 0)
+            rc = write_change(engine, task);
+    }
     return rc;
 }
 
