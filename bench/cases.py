@@ -105,7 +105,9 @@ class Bench:
         config = self._kafka_config(topic, MORE_PROCESSING if connections * streams > 2000 else {})
         with broker(self._folder / f"kafka-{workers}", config) as it:
             figures = self._drain(it, connections, streams, tasks)
-            self._kafka.wait_committed(config["kafka_consumer_group"], topic, {0: tasks})
+            group = config["kafka_consumer_group"]
+            wait_for(lambda: self._kafka.committed_offsets(group, topic) == {0: tasks},
+                     "the commit of the last offset", 10, 0.05)
         return figures
 
     def drain_embedded(self):

@@ -270,16 +270,24 @@ class Kafka:
 
     # --- consumer groups
 
-    def committed(self, group, topic):
-        """{partition: Committed(offset, metadata)} of what the group has committed in this topic."""
+    def _committed(self, group, topic):
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p)
                                                      for p in self.partitions(topic)])
         answer = self._admin.list_consumer_group_offsets([asked])[group].result(30)
         for place in answer.topic_partitions:
             if place.error is not None:
                 raise AssertionError(f"committed offset of {group}, {topic}: {place.error}")
+        return [place for place in answer.topic_partitions if place.offset >= 0]
+
+    def committed(self, group, topic):
+        """{partition: Committed(offset, metadata)} of what the group has committed in this topic."""
         return {place.partition: Committed(place.offset, place.metadata or "")
-                for place in answer.topic_partitions if place.offset >= 0}
+                for place in self._committed(group, topic)}
+
+    def committed_offsets(self, group, topic):
+        """{partition: offset}, the same without the metadata: this client reads those past their end
+        now and then, and fails if what follows in memory is no text."""
+        return {place.partition: place.offset for place in self._committed(group, topic)}
 
     def commit(self, group, topic, offsets, metadata=""):
         """Commits {partition: offset} for a group without members, as an operator's reset does."""
