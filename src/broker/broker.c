@@ -508,6 +508,15 @@ static uint32_t time_left(int64_t until_ms)
     return left_ms > 500 ? (uint32_t)left_ms : 500;
 }
 
+static void stop_topics(struct broker *broker, int64_t until_ms)
+{
+    for (size_t i = 0; i < broker->source_count; i++)
+        broker->sources[i]->ops->stop(broker->sources[i], time_left(until_ms));
+    broker->sink->ops->stop(broker->sink, time_left(until_ms));
+    if (broker->enqueue_sink)
+        broker->enqueue_sink->ops->stop(broker->enqueue_sink, time_left(until_ms));
+}
+
 void broker_stop(struct broker *broker)
 {
     if (!broker->started || broker->stopping)
@@ -518,16 +527,11 @@ void broker_stop(struct broker *broker)
     log_info(TARGET, NULL,
              "stopping: no new claims; reports are taken until all streams have ended");
     drain(broker);
-    if (broker->cfg->embedded) {
-        engine_thread_stop(broker->thread); /* the topics live on its thread */
-        return;
-    }
-    for (size_t i = 0; i < broker->source_count; i++)
-        broker->sources[i]->ops->stop(broker->sources[i], time_left(until_ms));
-    broker->sink->ops->stop(broker->sink, time_left(until_ms));
-    if (broker->enqueue_sink)
-        broker->enqueue_sink->ops->stop(broker->enqueue_sink, time_left(until_ms));
+    if (!broker->cfg->embedded) /* else the topics live on the engine's thread */
+        stop_topics(broker, until_ms);
     engine_thread_stop(broker->thread);
+    store_close(broker->store);
+    broker->store = NULL;
 }
 
 void broker_destroy(struct broker *broker)

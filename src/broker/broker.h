@@ -29,8 +29,9 @@ void broker_tick(struct broker *broker);
 /* NULL while all is well. */
 const char *broker_failure(struct broker *broker);
 void broker_stats(struct broker *broker, struct engine_stats *out);
-/* Drains and stops, at most about shutdown_timeout_ms. */
+/* Drains, stops and closes the store, at most about shutdown_timeout_ms. */
 void broker_stop(struct broker *broker);
+/* May wait up to a minute for the Kafka library, which ends only when its requests do. */
 void broker_destroy(struct broker *broker);
 
 /* The command's main part: runs until SIGINT, SIGTERM, SIGQUIT or SIGHUP (0) or a failure (1, with

@@ -13,8 +13,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define TARGET  "taskmill::broker"
-#define TICK_MS 500
+#define TARGET    "taskmill::broker"
+#define TICK_MS   500
+#define LINGER_MS 1000
 
 static const int stop_signals[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
 
@@ -71,6 +72,22 @@ static void *force_exit(void *ctx)
     _exit(1);
 }
 
+/* A server that holds the connection and does not answer keeps the Kafka library for a minute, and
+ * by then nothing depends on it. */
+static void *exit_anyway(void *ctx)
+{
+    poll(NULL, 0, LINGER_MS);
+    log_warn(TARGET, NULL, "the Kafka library still waits for a server; exit without it");
+    _exit((int)(intptr_t)ctx);
+}
+
+static void run_aside(void *(*run)(void *), void *ctx)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run, ctx) == 0)
+        pthread_detach(thread);
+}
+
 static void print_configuration(const struct config *cfg)
 {
     struct buf text = {0};
@@ -95,9 +112,7 @@ int broker_run(const struct config *cfg)
         goto out;
     }
     bool signalled = serve(broker, signal_fd);
-    pthread_t watcher;
-    if (pthread_create(&watcher, NULL, force_exit, &signal_fd) == 0)
-        pthread_detach(watcher);
+    run_aside(force_exit, &signal_fd);
     broker_stop(broker);
     const char *failure = broker_failure(broker);
     if (failure && signalled)
@@ -105,6 +120,7 @@ int broker_run(const struct config *cfg)
     exit_code = failure ? 1 : 0;
     log_info(TARGET, NULL, "stopped");
 out:
+    run_aside(exit_anyway, (void *)(intptr_t)exit_code);
     broker_destroy(broker);
     return exit_code;
 }
