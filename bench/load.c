@@ -117,12 +117,12 @@ int64_t load_process_cpu_us(uint32_t pid)
 {
     char path[32], text[1024];
     unsigned long long user, system;
-    snprintf(path, sizeof path, "/proc/%u/stat", (unsigned)pid);
+    (void)snprintf(path, sizeof path, "/proc/%u/stat", (unsigned)pid);
     FILE *file = pid ? fopen(path, "r") : NULL;
     if (!file)
         return 0;
     size_t len = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
+    (void)fclose(file);
     text[len] = '\0';
     /* The second field is the name in parentheses and may hold anything. */
     const char *rest = strrchr(text, ')');

@@ -81,7 +81,7 @@ static void serve(struct latency *latency, int64_t until_ms, bool stop_at_task)
         struct pollfd fds[] = {
             {.fd = rpc_client_fd(latency->worker), .events = rpc_client_events(latency->worker)},
             {.fd = latency->producer ? rpc_client_fd(latency->producer) : -1,
-             .events = latency->producer ? rpc_client_events(latency->producer) : 0}};
+             .events = latency->producer ? rpc_client_events(latency->producer) : (short)0}};
         poll(fds, 2, (int)(until_ms - now_ms < 100 ? until_ms - now_ms : 100));
     }
 }
