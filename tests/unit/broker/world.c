@@ -622,11 +622,13 @@ int64_t world_sql_int(struct world *world, const char *sql)
 {
     sqlite3 *db = connect_file(world, SQLITE_OPEN_READONLY);
     sqlite3_stmt *stmt;
-    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(stmt, 0);
+    int rc = sqlite3_prepare_v2(db, sql, -1, &stmt, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    int64_t value = rc == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : -1;
     sqlite3_finalize(stmt);
     sqlite3_close(db);
+    assert_int_equal(rc, SQLITE_ROW);
     return value;
 }
 
