@@ -20,7 +20,7 @@
 #include "base/mem.h"
 #include "topic/kafka_conf.h"
 
-#define LINGER_MS         "5"
+#define LINGER_MS         "1"
 #define QUEUE_RECORDS_MAX 100000
 #define QUEUE_KBYTES_MAX  131072 /* payloads are the engine's blobs; this bounds what they pin */
 #define POLL_MS           100
