@@ -132,9 +132,8 @@ class Load:
         """Waits until nothing is left anywhere: all committed, no row in any store."""
         def rest():
             ends = self._kafka.end_offsets(self._topic)
-            done = self._kafka.committed(group, self._topic)
-            behind = {p: (done[p].offset if p in done else None, end) for p, end in ends.items()
-                      if end and (p not in done or done[p].offset < end)}
+            done = self._kafka.committed_offsets(group, self._topic)
+            behind = {p: (done.get(p), end) for p, end in ends.items() if done.get(p, 0) < end}
             return behind, [broker.statuses() for broker in brokers]
 
         state = None
