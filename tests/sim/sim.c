@@ -89,7 +89,7 @@ void sim_violation(struct sim *sim, const char *fmt, ...)
 
 static struct sim_node *some_node(struct sim *sim)
 {
-    struct sim_node *node = &sim->nodes[sim_below(sim, SIM_NODES)];
+    struct sim_node *node = &sim->nodes[sim_below(sim, (uint64_t)sim->node_count)];
     return node->engine ? node : NULL;
 }
 
@@ -137,7 +137,7 @@ static void step_crash_again(struct sim *sim)
 
 static void step_restart(struct sim *sim)
 {
-    struct sim_node *node = &sim->nodes[sim_below(sim, SIM_NODES)];
+    struct sim_node *node = &sim->nodes[sim_below(sim, (uint64_t)sim->node_count)];
     if (!node->engine)
         sim_node_start(node);
 }
@@ -160,11 +160,19 @@ static void step_group(struct sim *sim)
 {
     bool rebalance = sim_trouble(sim, FAULT_REBALANCE, 30);
     bool lose = sim_trouble(sim, FAULT_SESSION, 20);
-    int node = (int)sim_below(sim, SIM_NODES);
+    int node = (int)sim_below(sim, (uint64_t)sim->node_count);
     if (lose)
         sim_kafka_lose_session(sim, node);
     else if (rebalance || partition_without_owner(sim))
         sim_kafka_rebalance(sim);
+}
+
+static void step_produce(struct sim *sim, struct sim_node *node)
+{
+    if (!sim->embedded)
+        sim_kafka_produce(sim);
+    else if (node)
+        sim_embedded_enqueue(node);
 }
 
 static void step(struct sim *sim)
@@ -178,9 +186,9 @@ static void step(struct sim *sim)
         if (node)
             sim_node_turn(node);
     } else if (dice < 50) {
-        sim_kafka_produce(sim);
+        step_produce(sim, node);
     } else if (dice < 52) {
-        if (sim->faults & FAULT_GARBAGE)
+        if (!sim->embedded && (sim->faults & FAULT_GARBAGE))
             sim_kafka_produce_garbage(sim);
     } else if (dice < 67) {
         if (node)
@@ -193,7 +201,8 @@ static void step(struct sim *sim)
     } else if (dice < 90) {
         step_time(sim);
     } else if (dice < 95) {
-        step_group(sim);
+        if (!sim->embedded)
+            step_group(sim);
     } else if (dice < 97) {
         step_crash(sim);
     } else {
@@ -206,16 +215,16 @@ static void step(struct sim *sim)
 static void settle(struct sim *sim)
 {
     sim->quiet = true;
-    for (int n = 0; n < SIM_NODES; n++)
+    for (int n = 0; n < sim->node_count; n++)
         if (!sim->nodes[n].engine)
             sim_node_start(&sim->nodes[n]);
-    for (int n = 0; n < SIM_NODES; n++) {
+    for (int n = 0; n < sim->node_count; n++) {
         sim->nodes[n].crash_in = 0;
         sim->nodes[n].crash_at_sync = false;
     }
     sim_kafka_rebalance(sim);
     for (int round = 0; round < SETTLE_ROUNDS && !sim_check_settled(sim); round++) {
-        for (int n = 0; n < SIM_NODES; n++) {
+        for (int n = 0; n < sim->node_count; n++) {
             if (sim->nodes[n].calls.count < 8)
                 sim_worker_claim(&sim->nodes[n]);
             sim_node_turn(&sim->nodes[n]);
@@ -235,7 +244,7 @@ static void run(struct sim *sim)
     sim->boot_ms = SIM_BOOT_START;
     sim->wall_ms = SIM_WALL_START;
     sim_kafka_init(sim);
-    for (int n = 0; n < SIM_NODES; n++) {
+    for (int n = 0; n < sim->node_count; n++) {
         sim_node_init(&sim->nodes[n], sim, n);
         sim_node_start(&sim->nodes[n]);
     }
@@ -262,11 +271,14 @@ static bool try(const struct attempt *attempt, struct sim_result *result)
     pid_t pid = fork();
     if (pid == 0) {
         static struct sim sim;
+        bool embedded = attempt->seed % 3 == 0;
         sim = (struct sim){.seed = attempt->seed,
                            .rng = attempt->seed,
                            .faults = attempt->faults,
                            .steps = attempt->steps,
                            .again = -1,
+                           .embedded = embedded,
+                           .node_count = embedded ? 1 : SIM_NODES,
                            .image_percent = 25,
                            .trace = attempt->trace,
                            .result = result};

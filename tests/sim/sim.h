@@ -2,15 +2,16 @@
 /*
  * Deterministic simulation: the shipped core, engine turn, store and SQLite (on a disk that
  * crashes, tests/lib/crash_vfs.h), with a model Kafka, model workers and a model clock. Everything
- * that happens follows from one seed.
+ * that happens follows from one seed. Every third seed is a run without Kafka, with the embedded
+ * log.
  *
- *   sim.c         the world's steps, command line, search over seeds, shrinking
- *   sim_kafka.c   topics, one consumer group, offset commits with unknown outcome, rebalances, lost
- *                 sessions, producers with failed and misreported deliveries
- *   sim_node.c    a broker: disk, store, engine; starts, turns, crashes in the middle of a commit
- *   sim_worker.c  claims, broken streams, late, repeated and lost reports
- *   sim_check.c   what was promised: a ledger of all messages, checked after each turn and in every
- *                 crash image (INV-1, 2, 4, 5, 6, 7, 11)
+ *   sim.c           the world's steps, command line, search over seeds, shrinking
+ *   sim_kafka.c     topics, one consumer group, offset commits with unknown outcome, rebalances,
+ * lost sessions, producers with failed and misreported deliveries sim_embedded.c  a broker with the
+ * embedded log, and its producers sim_node.c      a broker: disk, store, engine; starts, turns,
+ * crashes in the middle of a commit sim_worker.c    claims, broken streams, late, repeated and lost
+ * reports sim_check.c     what was promised: a ledger of all messages, checked after each turn and
+ * in every crash image (INV-1, 2, 4, 5, 6, 7, 11)
  *
  * A run is one process: a violated promise prints one line and ends it.
  */
@@ -27,6 +28,7 @@
 
 #define SIM_NODES        2
 #define SIM_PARTITIONS   3
+#define SIM_ENQUEUE_MAX  3
 #define SIM_MAX_ATTEMPTS 2
 #define SIM_GRACE_MS     500
 #define SIM_BOOT_START   1000000
@@ -66,8 +68,9 @@ struct fact {
     bool complete_acked[SIM_NODES];
     unsigned claimed_at_crash; /* disks after a crash that had it as Processing */
     bool deadlettered;
+    bool kept, refused; /* embedded: a broker said so */
     /* scratch of one image check */
-    uint64_t stamp;
+    uint64_t stamp, deadletter_stamp;
     enum store_status status;
     bool on_disk[SIM_NODES]; /* of a broker that is down */
 };
@@ -131,6 +134,14 @@ struct sim_sink {
 
 /* --- nodes and workers ------------------------------------------------------------------------ */
 
+/* The embedded log of a node; `sink` stands between the engine and the log's own. */
+struct sim_log {
+    struct sim_node *node;
+    struct embedded_log *log;
+    struct topic_source *source;
+    struct topic_sink sink, *inner;
+};
+
 struct sim_node {
     struct sim *sim;
     int index;
@@ -139,6 +150,7 @@ struct sim_node {
     struct engine *engine; /* NULL: down */
     struct sim_source source;
     struct sim_sink sink;
+    struct sim_log log; /* embedded runs */
     struct inbox_node *events, **events_tail;
     struct list calls; /* open, of workers */
     /* claims whose reply reached nobody: the next turn must take them back */
@@ -162,7 +174,9 @@ struct sim_call {
     struct list_node link;
     struct sim_node *node;
     struct buf body;
-    struct fact *reported; /* STATUS */
+    struct fact *reported;                  /* STATUS */
+    struct fact *enqueued[SIM_ENQUEUE_MAX]; /* ENQUEUE */
+    size_t enqueued_count;
     enum sim_verdict verdict;
     unsigned releases; /* cancel events on their way */
     bool answered;
@@ -190,6 +204,8 @@ struct sim {
     int64_t boot_ms, wall_ms;
     struct sim_partition tasks[SIM_PARTITIONS];
     struct sim_node nodes[SIM_NODES];
+    int node_count; /* in use */
+    bool embedded;
     struct list jobs;
     struct map facts;
     struct garbage **garbage;
@@ -218,6 +234,8 @@ void sim_kafka_init(struct sim *sim);
 /* A new task, or garbage, at the end of a random partition. */
 void sim_kafka_produce(struct sim *sim);
 void sim_kafka_produce_garbage(struct sim *sim);
+/* What producers send; the id is written to `id`, which the result borrows. */
+struct activation sim_kafka_activation(struct sim *sim, char id[]);
 void sim_kafka_append(struct sim *sim, struct blob *payload, struct fact *fact,
                       struct garbage *garbage);
 void sim_source_init(struct sim_source *source, struct sim *sim, int node);
@@ -227,6 +245,19 @@ void sim_sink_abandon(struct sim_sink *sink);
 void sim_kafka_leave(struct sim *sim, int node);
 void sim_kafka_rebalance(struct sim *sim);
 void sim_kafka_lose_session(struct sim *sim, int node);
+
+/* sim_embedded.c */
+/* Before the engine is created: the source of its log. */
+struct topic_source *sim_embedded_open(struct sim_node *node);
+void sim_embedded_start(struct sim_node *node);
+/* Before and after the engine is destroyed. */
+void sim_embedded_close_topics(struct sim_node *node);
+void sim_embedded_close(struct sim_node *node);
+void sim_embedded_enqueue(struct sim_node *node);
+void sim_embedded_answered(struct sim_call *call, enum grpc_status status);
+/* Marks what the log of an image holds, after its rows. */
+void sim_embedded_note_log(struct sim *sim, struct store *store, uint64_t stamp);
+void sim_embedded_check(struct sim *sim, uint64_t stamp);
 
 /* sim_node.c */
 void sim_node_init(struct sim_node *node, struct sim *sim, int index);
@@ -242,6 +273,7 @@ void sim_node_stop(struct sim_node *node);
 void sim_node_free(struct sim_node *node);
 
 /* sim_worker.c */
+struct sim_call *sim_worker_call(struct sim_node *node, enum engine_event_kind kind);
 void sim_worker_claim(struct sim_node *node);
 void sim_worker_cancel(struct sim_node *node);
 void sim_worker_report_due(struct sim *sim);
@@ -254,6 +286,8 @@ struct fact *sim_fact(const struct sim *sim, struct bytes id);
 /* A message with this activation arrived in the topic: finds or makes its fact. */
 struct fact *sim_fact_arrived(struct sim *sim, const struct activation *activation);
 struct garbage *sim_garbage_at(const struct sim *sim, int32_t partition, int64_t offset);
+/* INV-3: whether an ending explains that no broker has it. */
+bool sim_check_may_be_gone(const struct sim *sim, const struct fact *fact);
 /* Takes an image of the node's disk and checks it; returns nothing but the truth. */
 void sim_check_image(struct sim_node *node, enum crash_mode mode);
 /* Notes what the disk of a node that went down holds. */

@@ -59,11 +59,14 @@ static bool retry_arrived(const struct sim *sim, const struct fact *fact)
 {
     char id[IDENT_DASHED_LEN + 1];
     ident_retry(id, bytes_str(fact->id), fact->attempts);
-    return sim_fact(sim, bytes_str(id)) != NULL;
+    const struct fact *retry = sim_fact(sim, bytes_str(id));
+    if (sim->embedded) /* the log of this image, or of all to come, has it */
+        return retry && (retry->kept || retry->stamp == sim->stamp);
+    return retry != NULL;
 }
 
 /* INV-3: the ways in which a task may be gone from every broker. */
-static bool may_be_gone(const struct sim *sim, const struct fact *fact)
+bool sim_check_may_be_gone(const struct sim *sim, const struct fact *fact)
 {
     if (fact->complete_sent || fact->deadlettered)
         return true;
@@ -92,6 +95,8 @@ static int note_row(void *ctx, const struct store_row *row)
     struct fact *fact = sim_fact(image->node->sim, row->id);
     if (!fact)
         sim_violation(image->node->sim, "a row nobody produced: %.*s", BYTES_FMT_ARG(row->id));
+    if (fact->refused)
+        sim_violation(image->node->sim, "INV-7: task %s was refused and is a row", fact->id);
     fact->stamp = image->stamp;
     fact->status = row->status;
     image->rows++;
@@ -151,6 +156,8 @@ static uint64_t read_disk(struct sim_node *node, struct crash_vfs *disk, bool in
         sim_violation(sim, "INV-11: a crash image does not open: %s", why.s);
     if (store_load_rows(store, note_row, &image) || store_load_outbox(store, note_outbox, &image))
         sim_violation(sim, "INV-11: a crash image does not load: %s", store_why(store));
+    if (sim->embedded)
+        sim_embedded_note_log(sim, store, image.stamp);
     if (integrity)
         check_integrity(sim, disk);
     store_close(store);
@@ -159,7 +166,7 @@ static uint64_t read_disk(struct sim_node *node, struct crash_vfs *disk, bool in
 
 static bool held_elsewhere(const struct sim *sim, const struct fact *fact, int except)
 {
-    for (int n = 0; n < SIM_NODES; n++) {
+    for (int n = 0; n < sim->node_count; n++) {
         if (n == except)
             continue;
         if (!sim->nodes[n].engine) {
@@ -177,7 +184,7 @@ static bool held_elsewhere(const struct sim *sim, const struct fact *fact, int e
 
 static bool outbox_elsewhere(const struct sim *sim, const struct garbage *garbage, int except)
 {
-    for (int n = 0; n < SIM_NODES; n++) {
+    for (int n = 0; n < sim->node_count; n++) {
         if (n == except)
             continue;
         if (!sim->nodes[n].engine) {
@@ -210,7 +217,7 @@ static void check_offsets(const struct sim_node *node, uint64_t stamp)
             const struct sim_record *record = &partition->records[o];
             const struct fact *fact = record->fact;
             const struct garbage *garbage = record->garbage;
-            if (fact && fact->stamp != stamp && !may_be_gone(sim, fact) &&
+            if (fact && fact->stamp != stamp && !sim_check_may_be_gone(sim, fact) &&
                 !held_elsewhere(sim, fact, node->index))
                 sim_violation(sim,
                               "INV-1/INV-2: task %s of partition %d offset %lld is lost (committed "
@@ -259,6 +266,8 @@ void sim_check_image(struct sim_node *node, enum crash_mode mode)
     sim->result->images++;
     check_offsets(node, stamp);
     check_words(node, stamp);
+    if (sim->embedded)
+        sim_embedded_check(sim, stamp);
     crash_vfs_free(image);
     node->checking = false;
 }
@@ -282,6 +291,8 @@ void sim_check_note_disk(struct sim_node *node)
     uint64_t stamp = read_disk(node, image, false);
     crash_vfs_free(image);
     trace_disk(node, stamp);
+    if (sim->embedded)
+        sim_embedded_check(sim, stamp);
     for (struct map_node *it = map_first(&sim->facts); it; it = map_next(&sim->facts, it)) {
         struct fact *fact = container_of(it, struct fact, by_id);
         fact->on_disk[node->index] = fact->stamp == stamp;
@@ -299,13 +310,15 @@ bool sim_check_settled(const struct sim *sim)
     for (int p = 0; p < SIM_PARTITIONS; p++)
         if (sim->tasks[p].committed < (int64_t)sim->tasks[p].count && sim->tasks[p].count)
             return false;
-    for (int n = 0; n < SIM_NODES; n++) {
+    for (int n = 0; n < sim->node_count; n++) {
         struct inflight_counts counts;
         if (!sim->nodes[n].engine)
             return false;
         inflight_get_counts(sim->nodes[n].engine->inflight, &counts);
         if (counts.tasks || sim->nodes[n].engine->outbox.count ||
             sim->nodes[n].engine->outbox_new.count || sim->nodes[n].sink.open.count)
+            return false;
+        if (sim->embedded && embedded_log_waiting(sim->nodes[n].log.log))
             return false;
     }
     return list_empty(&sim->jobs);
@@ -317,7 +330,7 @@ void sim_check_final(struct sim *sim)
     if (!sim_check_settled(sim)) {
         struct inflight_counts a, b;
         inflight_get_counts(sim->nodes[0].engine->inflight, &a);
-        inflight_get_counts(sim->nodes[1].engine->inflight, &b);
+        inflight_get_counts(sim->nodes[sim->node_count - 1].engine->inflight, &b);
         sim_violation(
             sim,
             "INV-5: not settled long after all faults stopped: %zu and %zu tasks, %zu and "
@@ -328,7 +341,8 @@ void sim_check_final(struct sim *sim)
     }
     for (struct map_node *it = map_first(&sim->facts); it; it = map_next(&sim->facts, it)) {
         const struct fact *fact = container_of(it, struct fact, by_id);
-        if (!may_be_gone(sim, fact))
+        bool known = !sim->embedded || fact->kept; /* else nobody said that it was taken in */
+        if (known && !sim_check_may_be_gone(sim, fact))
             sim_violation(sim, "INV-2: task %s is gone without an ending", fact->id);
     }
     for (size_t i = 0; i < sim->garbage_count; i++)

@@ -36,12 +36,11 @@ void sim_kafka_append(struct sim *sim, struct blob *payload, struct fact *fact,
               fact ? fact->id : "garbage");
 }
 
-void sim_kafka_produce(struct sim *sim)
+struct activation sim_kafka_activation(struct sim *sim, char id[])
 {
-    char id[IDENT_HEX_LEN + 1];
-    snprintf(id, sizeof id, "%032llx", (unsigned long long)++sim->next_id);
+    snprintf(id, IDENT_HEX_LEN + 1, "%032llx", (unsigned long long)++sim->next_id);
     bool at_most_once = sim_chance(sim, 40);
-    struct activation activation = {
+    return (struct activation){
         .id = bytes_str(id),
         .namespace = bytes_str(sim_chance(sim, 50) ? "a" : "b"),
         .taskname = bytes_str("task"),
@@ -61,6 +60,12 @@ void sim_kafka_produce(struct sim *sim)
         .has_delay = sim_chance(sim, 20),
         .delay = 1 + sim_below(sim, 8),
     };
+}
+
+void sim_kafka_produce(struct sim *sim)
+{
+    char id[IDENT_HEX_LEN + 1];
+    struct activation activation = sim_kafka_activation(sim, id);
     struct buf payload = {0};
     activation_encode(&activation, NULL, 0, &payload);
     sim_kafka_append(sim, blob_copy(buf_bytes(&payload)), sim_fact_arrived(sim, &activation), NULL);
@@ -313,7 +318,7 @@ static bool revoke_everything(struct sim *sim)
  * here that it had lost them. */
 void sim_kafka_rebalance(struct sim *sim)
 {
-    if (!revoke_everything(sim))
+    if (sim->embedded || !revoke_everything(sim))
         return; /* somebody crashed on the way: its session ends, the next rebalance deals */
     for (int i = 0; i < SIM_PARTITIONS; i++) {
         int n = (int)sim_below(sim, SIM_NODES);

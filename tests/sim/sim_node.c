@@ -81,8 +81,12 @@ static void open_store(struct sim_node *node)
 static void create_engine(struct sim_node *node)
 {
     struct sim *sim = node->sim;
-    struct engine_source_options source = {
-        .source = &node->source.base, .cluster = "sim", .topic = "tasks", .group = "g"};
+    struct engine_source_options source = {.source = sim->embedded ? sim_embedded_open(node)
+                                                                   : &node->source.base,
+                                           .cluster = "sim",
+                                           .topic = "tasks",
+                                           .group = "g",
+                                           .embedded = sim->embedded};
     struct engine_options options = {
         .inflight = {.seed = {1, 2},
                      .max_processing_attempts = SIM_MAX_ATTEMPTS,
@@ -101,7 +105,7 @@ static void create_engine(struct sim_node *node)
                    .turn_events = 16,
                    .turn_bytes = 4096,
                    .outbox_inflight = 2,
-                   .enqueue_backlog = 100,
+                   .enqueue_backlog = 10,
                    .done_max = 1000,
                    .done_memory_ms = 10000000},
         .intake = {.payload_max = 1000, .delay_max_s = 1000},
@@ -110,6 +114,7 @@ static void create_engine(struct sim_node *node)
         .store = node->store,
         .sources = &source,
         .source_count = 1,
+        .log = node->log.log,
         .retry_topic = "tasks",
         .deadletter_topic = "dlq",
         .ports = {.ctx = node,
@@ -122,7 +127,19 @@ static void create_engine(struct sim_node *node)
     struct err_text why;
     if (engine_create(&node->engine, &options, sim->boot_ms, sim->wall_ms, &why))
         sim_violation(sim, "INV-11: node %d does not load: %s", node->index, why.s);
+}
+
+static void start_topics(struct sim_node *node)
+{
+    if (node->sim->embedded) {
+        sim_embedded_start(node);
+        return;
+    }
+    struct topic_source_events events;
     engine_attach_sinks(node->engine, &node->sink.base, &node->sink.base);
+    sim_source_init(&node->source, node->sim, node->index);
+    engine_source_events(node->engine, 0, &events);
+    node->source.base.ops->start(&node->source.base, &events, NULL);
 }
 
 static void note_loaded(struct sim *sim, int index)
@@ -141,10 +158,7 @@ void sim_node_start(struct sim_node *node)
     open_store(node);
     create_engine(node);
     note_loaded(sim, node->index);
-    sim_source_init(&node->source, sim, node->index);
-    struct topic_source_events events;
-    engine_source_events(node->engine, 0, &events);
-    node->source.base.ops->start(&node->source.base, &events, NULL);
+    start_topics(node);
     crash_vfs_set_hook(node->disk, CRASH_ALL_EVENTS, on_disk_event, node);
     sim_node_turn(node);
 }
@@ -156,7 +170,8 @@ static void drop_events(struct sim_node *node)
         struct engine_event *event = container_of(node->events, struct engine_event, node);
         if (event->kind == EVENT_UNDELIVERED)
             blob_unref(container_of(event, struct engine_undelivered, event)->activation);
-        if (event->kind != EVENT_CLAIM && event->kind != EVENT_STATUS)
+        if (event->kind != EVENT_CLAIM && event->kind != EVENT_STATUS &&
+            event->kind != EVENT_ENQUEUE)
             mem_free(event);
         node->events = next;
     }
@@ -168,7 +183,11 @@ static void take_down(struct sim_node *node)
     sim_kafka_leave(node->sim, node->index);
     drop_events(node);
     sim_sink_abandon(&node->sink);
+    if (node->sim->embedded)
+        sim_embedded_close_topics(node);
     engine_destroy(node->engine, NULL);
+    if (node->sim->embedded)
+        sim_embedded_close(node);
     node->engine = NULL;
     sim_worker_drop_calls(node);
     for (struct map_node *it = map_first(&node->sim->facts); it;

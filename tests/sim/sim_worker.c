@@ -11,7 +11,7 @@ static struct sim_call *call_of(struct engine_call *call)
     return container_of(call, struct sim_call, call);
 }
 
-static struct sim_call *call_new(struct sim_node *node, enum engine_event_kind kind)
+struct sim_call *sim_worker_call(struct sim_node *node, enum engine_event_kind kind)
 {
     struct sim_call *call = mem_zalloc(sizeof *call);
     call->node = node;
@@ -40,7 +40,7 @@ static void choose_filter(struct sim *sim, struct task_filter *filter)
 
 void sim_worker_claim(struct sim_node *node)
 {
-    struct sim_call *call = call_new(node, EVENT_CLAIM);
+    struct sim_call *call = sim_worker_call(node, EVENT_CLAIM);
     choose_filter(node->sim, &call->call.filter);
     sim_node_post(node, &call->call.event);
 }
@@ -134,6 +134,9 @@ static void receive_task(struct sim_node *node, struct engine_call *call,
     if (activation_parse(blob_bytes(reply->blob), &activation, &why))
         sim_violation(sim, "a reply's activation does not parse: %s", why);
     struct fact *fact = sim_fact(sim, activation.id);
+    fact->kept = sim->embedded;
+    if (fact->refused)
+        sim_violation(sim, "INV-7: task %s was refused and is handed out", fact->id);
     check_grant(sim, fact, node->index);
     fact->granted++;
     sim_trace(sim, "node %d hands out %s", node->index, fact->id);
@@ -154,9 +157,11 @@ void sim_worker_reply(void *ctx, struct engine_call *engine_call, const struct r
 {
     struct sim_node *node = ctx;
     struct sim_call *call = call_of(engine_call);
-    if (reply->status == GRPC_OK && reply->blob)
+    if (engine_call->granted)
         receive_task(node, engine_call, reply);
-    if (reply->status == GRPC_OK && call->reported && call->verdict == VERDICT_COMPLETE &&
+    sim_embedded_answered(call, reply->status);
+    bool twice = call->reported && node->sim->embedded && call->reported->attempts;
+    if (reply->status == GRPC_OK && call->reported && call->verdict == VERDICT_COMPLETE && !twice &&
         !inflight_find(node->engine->inflight, bytes_str(call->reported->id))) /* no replay since */
         call->reported->complete_acked[node->index] = true;
     blob_unref(reply->blob);
@@ -187,7 +192,7 @@ static void post_report(struct sim_node *node, struct fact *fact, enum sim_verdi
                                        [VERDICT_FAILURE] = ACTIVATION_FAILURE,
                                        [VERDICT_RETRY] = ACTIVATION_RETRY};
     struct sim *sim = node->sim;
-    struct sim_call *call = call_new(node, EVENT_STATUS);
+    struct sim_call *call = sim_worker_call(node, EVENT_STATUS);
     call->reported = fact;
     call->verdict = verdict;
     struct set_status_request *request = &call->call.status;
