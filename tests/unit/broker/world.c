@@ -298,7 +298,7 @@ static void forget_calls(struct world *world)
     world->call_count = 0;
 }
 
-static void close_engine(struct world *world)
+void world_close_engine(struct world *world)
 {
     if (world->log) {
         world->used_source->ops->destroy(world->used_source);
@@ -319,7 +319,7 @@ void world_crash(struct world *world, enum crash_mode mode)
 {
     struct crash_vfs *after = crash_vfs_image(world->disk, mode, 7);
     struct err_text why;
-    close_engine(world);
+    world_close_engine(world);
     store_abandon(world->store);
     crash_vfs_free(world->disk);
     forget_records(world);
@@ -334,7 +334,7 @@ int world_teardown(void **state)
 {
     struct world *world = *state;
     if (world->engine)
-        close_engine(world);
+        world_close_engine(world);
     if (world->locker)
         sqlite3_close(world->locker);
     if (world->store)

@@ -94,6 +94,8 @@ int world_teardown(void **state);
 void world_start(struct world *world);
 /* The engine alone, without a turn. */
 int world_open(struct world *world, struct err_text *why);
+/* The engine and its topics end; the store stays open. */
+void world_close_engine(struct world *world);
 /* The process dies (the disk as after `mode`) and starts again, without an assignment. */
 void world_crash(struct world *world, enum crash_mode mode);
 void world_pass(struct world *world, int64_t ms);
