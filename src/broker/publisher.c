@@ -417,8 +417,8 @@ static void free_entries(struct list *list)
 
 void publisher_free(struct engine *engine)
 {
+    heap_free(&engine->outbox_due); /* which touches the nodes inside the entries */
     free_entries(&engine->outbox_new);
     free_entries(&engine->outbox_gone);
     free_entries(&engine->outbox);
-    heap_free(&engine->outbox_due);
 }
