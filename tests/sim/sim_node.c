@@ -264,7 +264,7 @@ void sim_node_post(struct sim_node *node, struct engine_event *event)
  * own release (from `first_new` on) are for the next one. */
 static void check_given_back(struct sim_node *node, size_t first_new)
 {
-    if (engine_has_backlog(node->engine))
+    if (engine_has_backlog(node->engine) || first_new == 0)
         return;
     for (size_t i = 0; i < first_new; i++) {
         const struct sim_undelivered *undelivered = &node->undelivered[i];
