@@ -45,6 +45,7 @@ JSON_KINDS = {
     "kwargs": {"k": [1, 2.0, "three"]},
 }
 LARGE = "x" * 3_500_000
+LATE_S = 15  # what a busy machine may add to a delay, the start of a Python worker included
 
 
 def same(a, b):
@@ -174,7 +175,7 @@ def assert_attempts(lines, policy_times=3, delay_s=1.0):
     assert [line["attempt"] for line in lines] == list(range(policy_times))
     assert len({line["id"] for line in lines}) == policy_times, "a retry has an id of its own"
     for before, after in zip(lines, lines[1:]):
-        assert delay_s - 0.2 <= after["at"] - before["at"] < delay_s + 5
+        assert delay_s <= after["at"] - before["at"] < delay_s + LATE_S
     if "left" in lines[0]:
         assert lines[0]["left"]
 
@@ -223,7 +224,7 @@ def test_taskmill_send_to_python(kafka, broker, results, python_worker):
         [large] = cases[f"{way} large"]
         assert large["call"] == {"args": [LARGE[:100_000]] * 35, "kwargs": {}}
         assert large["headers"]["compression-type"] == "zstd"
-        assert 2 <= cases[f"{way} countdown"][0]["at"] - countdown_from < 7
+        assert 2 <= cases[f"{way} countdown"][0]["at"] - countdown_from < 2 + LATE_S
         assert_attempts(cases[f"{way} third"])
         assert_attempts(cases[f"{way} again"])
     assert dead_cases(kafka, b) == sorted(f"{way} {case}" for way in ways for case in ("again", "bad", "stranger"))
@@ -254,7 +255,7 @@ def test_library_to_python(kafka, broker, results, python_worker, to):
     assert kinds["headers"] == {"case": "kinds", "note": "a=b ü"}
     assert cases["nothing"][0]["call"] == {"args": [], "kwargs": {}}
     assert cases["large"][0]["call"]["args"] == [LARGE]
-    assert 1 <= cases["countdown"][0]["at"] - started < 11
+    assert 1 <= cases["countdown"][0]["at"] - started < 1 + LATE_S
     for case in ("bulk", "no wait"):
         assert sorted(line["call"]["args"][0] for line in cases[case]) == list(range(200))
         assert len({line["id"] for line in cases[case]}) == 200
@@ -308,7 +309,7 @@ def test_python_to_taskmill(kafka, broker, results, python_send, worker, client_
             assert line["runner"] == {"c": "c", "cmd": "command"}[case.split()[0]]
             assert line["headers"]["note"] == "a=b ü"
     for runner in ("c", "cmd"):
-        assert 1 <= cases[f"{runner} countdown"][0]["at"] - started < 11
+        assert 1 <= cases[f"{runner} countdown"][0]["at"] - started < 1 + LATE_S
         assert_attempts(cases[f"{runner} third"])
         assert_attempts(cases[f"{runner} again"])
     assert not cases["c again"][2]["left"] and not cases["c once"][0]["left"]
