@@ -174,7 +174,7 @@ def test_worker_outlives_a_restart_of_the_broker(kafka, broker, example):
 
 
 @pytest.mark.timeout(180)
-def test_idle_worker_starts_a_task_at_once(kafka, broker, tmp_path):
+def test_idle_worker_starts_a_task_at_once(kafka, broker, tmp_path, capsys):
     """From the producer's call to the task's first line, in the newest worker, at random moments."""
     b = broker(kafka=kafka)
     it = Example(venv("client-0.20.30"), tmp_path, kafka, b)
@@ -197,6 +197,7 @@ def test_idle_worker_starts_a_task_at_once(kafka, broker, tmp_path):
     finally:
         it.kill()
     late = sorted((it.runs()[tag][0][2] - moment) * 1000 for tag, moment in sent.items())
-    print(f"\nan idle Python worker starts a task {statistics.median(late):.0f} ms after it was sent "
-          f"(median; {late[0]:.0f} to {late[-1]:.0f} ms)")
+    with capsys.disabled():
+        print(f"\nan idle Python worker starts a task {statistics.median(late):.0f} ms after it was sent "
+              f"(median; {late[0]:.0f} to {late[-1]:.0f} ms)")
     assert statistics.median(late) <= 100

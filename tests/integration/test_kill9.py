@@ -76,8 +76,9 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", it.path])
 
 
-def check(count):
-    print(f"\n{count}")
+def check(count, what, capsys):
+    with capsys.disabled():
+        print(f"\n{what}: {count}")
     assert count.lost == 0, f"{count}: {count.lost_keys[:20]}"
     assert count.doubled_at_most_once == 0, f"{count}: {count.doubled_keys[:20]}"
     assert not count.dead_at_least_once, f"{count}: {count.dead_at_least_once[:20]}"
@@ -87,6 +88,7 @@ def check(count):
 
 
 def run_and_kill(kafka, b, tmp_path, times, kill, restart):
+    """The count after so many kills; the broker has stopped."""
     load = Load(kafka, b.topic, b.dlq_topic, tmp_path)
     load.start([b.address])
     for _ in range(times):
@@ -99,19 +101,20 @@ def run_and_kill(kafka, b, tmp_path, times, kill, restart):
     load.stop_producing()
     load.wait_done([b], b.group)
     b.stop()
-    check(load.finish())
+    return load.finish()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_kill_9_under_load(kafka, broker, tmp_path):
+def test_kill_9_under_load(kafka, broker, tmp_path, capsys):
     b = broker(kafka=kafka, partitions=PARTITIONS, config=CONFIG)
-    run_and_kill(kafka, b, tmp_path, KILLS, b.kill9, b.start)
+    count = run_and_kill(kafka, b, tmp_path, KILLS, b.kill9, b.start)
+    check(count, f"{KILLS} kills", capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_power_cut_under_load(kafka, broker, disk, tmp_path):
+def test_power_cut_under_load(kafka, broker, disk, tmp_path, capsys):
     config = {**CONFIG, "db_path": str(disk.path / "tasks.sqlite")}
     b = broker(kafka=kafka, partitions=PARTITIONS, config=config)
     b.db_path = disk.path / "tasks.sqlite"
@@ -129,7 +132,8 @@ def test_power_cut_under_load(kafka, broker, disk, tmp_path):
         disk.mount()
         b.start()
 
-    run_and_kill(kafka, b, tmp_path, CUTS, kill, restart)
+    count = run_and_kill(kafka, b, tmp_path, CUTS, kill, restart)
+    check(count, f"{CUTS} power cuts", capsys)
     disk.umount()
     fsck = subprocess.run(["fsck.ext4", "-n", "-f", tmp_path / "disk.img"], capture_output=True, text=True)
     assert fsck.returncode == 0, fsck.stdout

@@ -12,7 +12,7 @@ PARTITIONS = 4
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_partitions_move_under_load(kafka, broker, tmp_path):
+def test_partitions_move_under_load(kafka, broker, tmp_path, capsys):
     config = {"kafka_session_timeout_ms": 1000, "upkeep_deadline_reset_skip_after_startup_sec": 1,
               "processing_deadline_grace_sec": 0, "max_processing_attempts": 1000, "max_pending_count": 300}
     first = broker(kafka=kafka, partitions=PARTITIONS, config=config)
@@ -50,7 +50,8 @@ def test_partitions_move_under_load(kafka, broker, tmp_path):
     first.stop()
     second.stop()
     count = load.finish()
-    print(f"\n{count}")
+    with capsys.disabled():
+        print(f"\ntwo brokers, 6 joins, 2 leaves, 4 kills: {count}")
     assert count.lost == 0, f"{count}: {count.lost_keys[:20]}"
     assert count.doubled_at_most_once == 0, f"{count}: {count.doubled_keys[:20]}"
     assert not count.dead_at_least_once, f"{count}: {count.dead_at_least_once[:20]}"
