@@ -2,7 +2,6 @@
 #include "base/bytes.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "base/mem.h"
@@ -48,13 +47,20 @@ void buf_append_str(struct buf *b, const char *s)
 
 void buf_printf(struct buf *b, const char *fmt, ...)
 {
-    va_list ap, again;
+    va_list ap;
+
+    va_start(ap, fmt);
+    buf_vprintf(b, fmt, ap);
+    va_end(ap);
+}
+
+void buf_vprintf(struct buf *b, const char *fmt, va_list ap)
+{
+    va_list again;
 
     buf_reserve(b, BUF_CAP_MIN);
-    va_start(ap, fmt);
     va_copy(again, ap);
     int len = vsnprintf((char *)b->ptr + b->len, b->cap - b->len, fmt, ap);
-    va_end(ap);
     assert(len >= 0); /* only a bad format or a result above INT_MAX */
     if ((size_t)len >= b->cap - b->len) {
         buf_reserve(b, (size_t)len + 1);

@@ -9,6 +9,7 @@
 #ifndef TASKMILL_BASE_BYTES_H
 #define TASKMILL_BASE_BYTES_H
 
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -56,6 +57,7 @@ void buf_append(struct buf *b, const void *ptr, size_t len);
 void buf_append_byte(struct buf *b, uint8_t byte);
 void buf_append_str(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 /* Drops the first `len` bytes (memmove). */
 void buf_consume(struct buf *b, size_t len);
 void buf_clear(struct buf *b); /* keeps the memory */

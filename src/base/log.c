@@ -301,9 +301,9 @@ static void append_timestamp(struct buf *out)
     int64_t us = clock_wall_us();
     time_t seconds = (time_t)(us / 1000000);
     char s[32];
-    struct tm tm;
+    struct tm tm = {0};
 
-    gmtime_r(&seconds, &tm);
+    (void)gmtime_r(&seconds, &tm); /* fails only beyond the year 2^31 */
     (void)strftime(s, sizeof(s), "%Y-%m-%dT%H:%M:%S", &tm);
     buf_printf(out, "%s.%06dZ", s, (int)(us % 1000000));
 }
@@ -377,25 +377,21 @@ static void write_record(const struct buf *out)
 void log_write(enum log_level level, const char *target, const struct log_field *fields,
                const char *fmt, ...)
 {
-    struct buf out = {0};
-    char *message = NULL;
+    struct buf out = {0}, message = {0};
     int saved_errno = errno; /* so that a caller may log first and look at errno then */
     va_list ap;
 
     assert(level > LOG_OFF && level <= LOG_TRACE);
     va_start(ap, fmt);
-    int len = vasprintf(&message, fmt, ap);
+    buf_vprintf(&message, fmt, ap);
     va_end(ap);
-    struct bytes text =
-        len < 0 ? bytes_str("(message cannot be formatted)") : bytes_of(message, (size_t)len);
     if (log_state.format == LOG_JSON)
-        format_json(&out, level, target, fields, text);
+        format_json(&out, level, target, fields, buf_bytes(&message));
     else
-        format_text(&out, level, target, fields, text);
+        format_text(&out, level, target, fields, buf_bytes(&message));
     buf_append_byte(&out, '\n');
     write_record(&out);
-    if (len >= 0)
-        free(message);
+    buf_free(&message);
     buf_free(&out);
     errno = saved_errno;
 }

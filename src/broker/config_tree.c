@@ -227,14 +227,14 @@ static char *format_line(const char *fmt, va_list ap) __attribute__((format(prin
 
 static char *format_line(const char *fmt, va_list ap)
 {
-    char *line;
+    struct buf line = {0};
 
-    if (vasprintf(&line, fmt, ap) < 0)
-        abort();
-    for (char *p = line; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = ' ';
-    return line;
+    buf_vprintf(&line, fmt, ap);
+    for (size_t i = 0; i < line.len; i++)
+        if (line.ptr[i] < ' ' || line.ptr[i] == 0x7f)
+            line.ptr[i] = ' ';
+    buf_append_byte(&line, '\0');
+    return (char *)line.ptr;
 }
 
 void config_warn(struct config_warnings *warnings, const char *fmt, ...)
