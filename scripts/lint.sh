@@ -22,11 +22,18 @@ case ${1-} in
 *) wanted=("$@") ;;
 esac
 
-# A file that no build line names (an example of its own, say) cannot be checked.
+# A file that no build line names (an example of its own, say) cannot be checked. One that several lines
+# name (the simulator compiles the engine once for each planted bug) is checked once, as it is shipped.
 mapfile -t files < <(python3 - "${wanted[@]}" <<'PYTHON'
 import json, os, sys
 with open("build/compile_commands.json") as commands:
-    known = {os.path.relpath(os.path.join(c["directory"], c["file"])) for c in json.load(commands)}
+    every = json.load(commands)
+known = {}
+for command in sorted(every, key=lambda c: "-DTASKMILL_PLANT=" in c["command"]):
+    known.setdefault(os.path.relpath(os.path.join(command["directory"], command["file"])), command)
+os.makedirs("build/lint", exist_ok=True)
+with open("build/lint/compile_commands.json", "w") as once:
+    json.dump(list(known.values()), once)
 for name in sys.argv[1:]:
     if os.path.normpath(name) in known:
         print(name)
@@ -41,7 +48,7 @@ PYTHON
 
 # Flags that only gcc knows are in the build's command lines.
 printf '%s\0' "${files[@]}" |
-    xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build --quiet --warnings-as-errors='*' \
+    xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build/lint --quiet --warnings-as-errors='*' \
         --extra-arg=-Wno-unknown-warning-option 2> >(grep -v 'warnings\? generated' >&2) || {
     echo "lint: fix these, or excuse a line with NOLINTNEXTLINE(check): reason"
     exit 1
