@@ -12,6 +12,7 @@
 static struct task_spec spec_of(struct engine *engine, uint32_t source,
                                 const struct intake_item *item)
 {
+    assert(!item->reason && item->blob); /* a tombstone has a reason */
     const struct activation *parsed = &item->parsed;
     const struct retry_state *retry = &parsed->retry_state;
     bool embedded = engine->sources[source].embedded;

@@ -25,7 +25,7 @@ static char *lock_name(const char *path)
     struct buf name = {0};
 
     buf_printf(&name, "%s.lock", real ? real : path);
-    free(real);
+    free(real); /* tidy: free, realpath allocated it */
     buf_append_byte(&name, '\0');
     return (char *)name.ptr;
 }
