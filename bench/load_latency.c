@@ -78,12 +78,12 @@ static void serve(struct latency *latency, int64_t until_ms, bool stop_at_task)
             rpc_client_io(latency->producer, now_ms);
         if ((stop_at_task && latency->received) || now_ms >= until_ms)
             return;
-        struct pollfd fds[2] = {
-            {.fd = rpc_client_fd(latency->worker), .events = rpc_client_events(latency->worker)},
-            {.fd = -1}};
+        struct pollfd fds[2] = {{.fd = rpc_client_fd(latency->worker),
+                                 .events = (short)rpc_client_events(latency->worker)},
+                                {.fd = -1}};
         if (latency->producer) {
             fds[1].fd = rpc_client_fd(latency->producer);
-            fds[1].events = rpc_client_events(latency->producer);
+            fds[1].events = (short)rpc_client_events(latency->producer);
         }
         poll(fds, 2, (int)(until_ms - now_ms < 100 ? until_ms - now_ms : 100));
     }

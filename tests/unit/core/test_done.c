@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "core/done.h"
 #include "core_help.h"
 
@@ -9,8 +11,10 @@ struct seen {
 static void see(void *ctx, struct bytes id)
 {
     struct seen *seen = ctx;
-    strncat(seen->ids, (const char *)id.ptr, id.len);
-    strcat(seen->ids, " ");
+    size_t len = strlen(seen->ids);
+    assert_true(len + id.len + 2 <= sizeof seen->ids);
+    memcpy(seen->ids + len, id.ptr, id.len);
+    memcpy(seen->ids + len + id.len, " ", 2);
 }
 
 static struct done *three(size_t count_max)

@@ -157,13 +157,9 @@ static void fire(struct model *m, struct model_task *t)
 {
     if (t->state == TASK_PENDING) {
         end(m, t, TASK_EXPIRED);
-    } else if (t->state == TASK_DELAY) {
-        back(m, t);
-    } else if (t->state != TASK_PROCESSING) {
+    } else if (t->state != TASK_DELAY && t->state != TASK_PROCESSING) {
         want(m, t, t->publish);
-    } else if (t->once) {
-        model_fail(m, t, true);
-    } else if (++t->attempts >= 3) {
+    } else if (t->state == TASK_PROCESSING && (t->once || ++t->attempts >= 3)) {
         model_fail(m, t, true);
     } else {
         back(m, t);

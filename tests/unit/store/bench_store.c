@@ -116,19 +116,29 @@ static void measure(const char *folder, int64_t batch, int64_t behind, double se
     printf(
         "%8lld a transaction, %7lld rows inside: %8.0f cycles/s, slowest turn %5.1f ms, file %5.1f "
         "MiB, WAL %5.1f MiB\n",
-        (long long)batch, (long long)(2 * behind),
-        (double)rows / ((double)(now_us - start_us) / 1e6), (double)slowest_us / 1e3,
-        (double)size.file_bytes / 1048576, (double)size.wal_bytes / 1048576);
+        (long long)batch, 2 * (long long)behind, (double)rows / ((double)(now_us - start_us) / 1e6),
+        (double)slowest_us / 1e3, (double)size.file_bytes / 1048576,
+        (double)size.wal_bytes / 1048576);
     store_close(store);
     unlink(path);
     snprintf(name, sizeof name, "%s.lock", path);
     unlink(name);
 }
 
+static double seconds_of(const char *text)
+{
+    char *end;
+    double seconds = strtod(text, &end);
+
+    if (end == text || *end != '\0' || !(seconds > 0))
+        die("SECONDS must be a number above 0");
+    return seconds;
+}
+
 int main(int argc, char **argv)
 {
     static const int64_t batches[] = {1, 8, 32, 256, 1024};
-    double seconds = argc > 2 ? atof(argv[2]) : 3;
+    double seconds = argc > 2 ? seconds_of(argv[2]) : 3;
 
     if (argc < 2)
         die("usage: bench_store FOLDER [SECONDS]");

@@ -177,7 +177,7 @@ static void commits_offset_and_metadata_and_reads_them_back(void **state)
     end(&recorder);
 
     other.credit = 100;
-    source = mock_source(&mock, "tasks", &other);
+    mock_source(&mock, "tasks", &other);
     assert_true(RECORDER_WAIT(&other, other.total == 4, LONG_MS));
     assert_int_equal(other.assigned[0].start_offset, 6);
     assert_int_equal(other.assigned[0].committed, 6);
