@@ -70,6 +70,14 @@ void recorder_set_credit(struct recorder *recorder, size_t credit);
         pthread_mutex_unlock(&(recorder)->lock);                                             \
         held_;                                                                               \
     })
+/* A field that the source's thread may be writing. */
+#define RECORDER_GET(recorder, field)                             \
+    ({                                                            \
+        pthread_mutex_lock(&(recorder)->lock);                    \
+        __typeof__((recorder)->field) value_ = (recorder)->field; \
+        pthread_mutex_unlock(&(recorder)->lock);                  \
+        value_;                                                   \
+    })
 struct timespec recorder_deadline(int timeout_ms);
 
 #endif

@@ -419,6 +419,8 @@ static void headers_reach_the_source(void **state)
     blob_unref(payload);
     recorder.credit = 1;
     turn();
+    sink->ops->poll(sink);
+    assert_int_equal(opaque, 1);
     assert_int_equal(recorder.records[0].header_count, 2);
     assert_string_equal(recorder.records[0].header, "a=1");
 }
