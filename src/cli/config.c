@@ -10,8 +10,11 @@ int cmd_config(int argc, char **argv)
 {
     struct buf out = {0}, err = {0};
     int code = config_command(argc - 1, argv + 1, environ, &out, &err);
-    fwrite(out.ptr, 1, out.len, stdout);
-    fwrite(err.ptr, 1, err.len, stderr);
+    if (fwrite(out.ptr, 1, out.len, stdout) != out.len ||
+        fwrite(err.ptr, 1, err.len, stderr) != err.len) {
+        perror("taskmill config");
+        code = CLI_FAILED;
+    }
     buf_free(&out);
     buf_free(&err);
     return code;

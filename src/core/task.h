@@ -111,13 +111,13 @@ struct task {
     uint8_t on_attempts_exceeded; /* 0, 1 discard, 2 dead letter */
     uint8_t publish; /* RETRY, FAILURE: enum publish_kind of the record asked for last */
     bool at_most_once;
-    bool stored;           /* the file has this row */
-    bool confirmed;        /* at most once: claimable */
-    bool legacy;           /* was in the file when Taskmill first opened it */
-    bool rewritten;        /* this turn: the payload must be spliced with `rewrite` and written */
-    bool handed;           /* RETRY, FAILURE: the record is with the producer */
-    bool parked;           /* FAILURE: nothing can be published now; tried every few minutes */
-    bool notified;         /* a notice without payload was delivered in this run */
+    bool stored;        /* the file has this row */
+    bool confirmed;     /* at most once: claimable */
+    bool legacy;        /* was in the file when Taskmill first opened it */
+    bool rewritten;     /* this turn: the payload must be spliced with `rewrite` and written */
+    bool handed;        /* RETRY, FAILURE: the record is with the producer */
+    bool parked;        /* FAILURE: nothing can be published now; tried every few minutes */
+    bool notified;      /* a notice without payload was delivered in this run */
     bool latency_known; /* engine: its way to a worker was measured, or is not ours to measure */
     uint16_t taskname_len;
     uint16_t id_len;

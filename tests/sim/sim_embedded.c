@@ -11,7 +11,7 @@
 
 #include "base/mem.h"
 
-/* --- the log of a node --------------------------------------------------------------------------- */
+/* --- the log of a node ------------------------------------------------------------------------ */
 
 /* A record on its way into the log: what it is, and what the engine calls it. */
 struct carried {
@@ -120,7 +120,7 @@ void sim_embedded_close(struct sim_node *node)
     node->log.log = NULL;
 }
 
-/* --- producers ----------------------------------------------------------------------------------- */
+/* --- producers -------------------------------------------------------------------------------- */
 
 void sim_embedded_enqueue(struct sim_node *node)
 {
@@ -152,7 +152,7 @@ void sim_embedded_answered(struct sim_call *call, enum grpc_status status)
     }
 }
 
-/* --- checks -------------------------------------------------------------------------------------- */
+/* --- checks ----------------------------------------------------------------------------------- */
 
 struct log_image {
     struct sim *sim;

@@ -91,7 +91,7 @@ static void a_claim_and_its_answer_survive_a_power_cut(void **state)
     assert_non_null(world_task(world, "b"));
 }
 
-/* --- locks by others --------------------------------------------------------------------------- */
+/* --- locks by others -------------------------------------------------------------------------- */
 
 static void a_locked_file_is_waited_for(void **state)
 {
@@ -116,7 +116,7 @@ static void giving_up_on_a_locked_file_is_a_failure(void **state)
     assert_string_equal(engine_failure(world->engine), err_string(ERR_BUSY));
 }
 
-/* --- back-pressure ----------------------------------------------------------------------------- */
+/* --- back-pressure ---------------------------------------------------------------------------- */
 
 static void room_is_what_pending_leaves(void **state)
 {
@@ -197,7 +197,7 @@ static void delayed_tasks_do_not_block(void **state)
     assert_int_equal(world_stats(world).block, BLOCK_NONE);
 }
 
-/* --- drain, bounds, names ---------------------------------------------------------------------- */
+/* --- drain, bounds, names --------------------------------------------------------------------- */
 
 static void drain_answers_holds_and_takes_reports(void **state)
 {

@@ -3,7 +3,7 @@
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
-/* --- claims ------------------------------------------------------------------------------------ */
+/* --- claims ----------------------------------------------------------------------------------- */
 
 static void a_held_claim_gets_the_next_task(void **state)
 {
@@ -157,7 +157,7 @@ static void an_undelivered_claim_of_the_past(void **state)
     assert_int_equal(world_task(world, "a")->state, TASK_PROCESSING);
 }
 
-/* --- reports ----------------------------------------------------------------------------------- */
+/* --- reports ---------------------------------------------------------------------------------- */
 
 static void a_report_fetches_the_next(void **state)
 {
@@ -193,7 +193,7 @@ static void a_batch_is_applied_in_order(void **state)
     assert_int_equal(world_counts(world).reports[REPORT_UNKNOWN_ID], 1);
 }
 
-/* --- Enqueue in Kafka mode --------------------------------------------------------------------- */
+/* --- Enqueue in Kafka mode -------------------------------------------------------------------- */
 
 static int collect_id(void *ctx, struct bytes id)
 {

@@ -26,7 +26,7 @@ static const char *owners(const struct world *world, int64_t first, const char *
     return text;
 }
 
-/* --- records ----------------------------------------------------------------------------------- */
+/* --- records ---------------------------------------------------------------------------------- */
 
 static void steps_back_are_dropped_and_jumps_taken(void **state)
 {
@@ -89,7 +89,7 @@ static void delays_are_capped_from_now(void **state)
     assert_int_equal(world_stats(world).delays_cut, 1);
 }
 
-/* --- revokes ----------------------------------------------------------------------------------- */
+/* --- revokes ---------------------------------------------------------------------------------- */
 
 static void a_revoke_is_answered_after_the_commit_and_the_offsets(void **state)
 {
@@ -127,7 +127,7 @@ static void a_revoke_that_time_has_overtaken(void **state)
     assert_int_equal(world->commits[world->commit_count - 1].next_offset, 3);
 }
 
-/* --- at most once ------------------------------------------------------------------------------ */
+/* --- at most once ----------------------------------------------------------------------------- */
 
 static void once_waits_for_its_offset(void **state)
 {
@@ -298,7 +298,7 @@ static void a_legacy_row_needs_no_list(void **state)
     world_expect_claim(world, "a");
 }
 
-/* --- ended at-most-once tasks ------------------------------------------------------------------ */
+/* --- ended at-most-once tasks ----------------------------------------------------------------- */
 
 static void a_replay_of_an_ended_one_is_dropped(void **state)
 {

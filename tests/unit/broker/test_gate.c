@@ -73,7 +73,7 @@ static void closing_takes_unused_room_back(void **state)
     assert_int_equal(gate_take(&gate, 1), 0);
 }
 
-/* --- threads ----------------------------------------------------------------------------------- */
+/* --- threads ---------------------------------------------------------------------------------- */
 
 #define SOURCES 3
 #define TOTAL   60000

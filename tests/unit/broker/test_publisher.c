@@ -35,7 +35,7 @@ static int64_t rows(struct world *world)
     return world_sql_int(world, "SELECT count(*) FROM inflight_taskactivations");
 }
 
-/* --- retries ----------------------------------------------------------------------------------- */
+/* --- retries ---------------------------------------------------------------------------------- */
 
 static void a_retry_is_rewritten_and_its_row_waits(void **state)
 {
@@ -199,7 +199,7 @@ static void a_forced_dead_letter_survives_a_crash(void **state)
     assert_int_equal(world_counts(world).discarded, 0);
 }
 
-/* --- dead letters ------------------------------------------------------------------------------ */
+/* --- dead letters ----------------------------------------------------------------------------- */
 
 static void a_dead_letter_is_the_payload_itself(void **state)
 {
@@ -248,7 +248,7 @@ static void a_crash_before_the_report_publishes_again(void **state)
     assert_int_equal(world->record_count, 0);
 }
 
-/* --- the outbox -------------------------------------------------------------------------------- */
+/* --- the outbox ------------------------------------------------------------------------------- */
 
 static void garbage_goes_out_with_its_reason(void **state)
 {
