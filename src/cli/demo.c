@@ -82,7 +82,7 @@ struct demo {
     struct cli_args args;
     const char *module, *commands;
     uint64_t concurrency;
-    char folder[64];
+    char folder[256];
     struct config *cfg;
     struct broker *broker;
     struct rpc_client *client;
@@ -149,7 +149,7 @@ static int start_broker(struct demo *demo)
 
 static void exec_worker(const struct demo *demo)
 {
-    char hosts[32], concurrency[24], log[96];
+    char hosts[32], concurrency[24], log[sizeof demo->folder + 16];
     snprintf(hosts, sizeof hosts, "127.0.0.1:%u", broker_port(demo->broker));
     snprintf(concurrency, sizeof concurrency, "%llu", (unsigned long long)demo->concurrency);
     snprintf(log, sizeof log, "%s/worker.log", demo->folder);
@@ -384,7 +384,6 @@ static int print_table(struct demo *demo)
         latency.buckets[i] -= demo->before_mixture.start_latency_ms.buckets[i];
     if (demo->terminal)
         fputs("\r\033[K", stderr);
-    fflush(stderr);
     int wrong = compare("enqueued", demo->sent, demo->total);
     wrong += compare("completed", counts->completed, demo->total - demo->expected_deadletters);
     wrong += compare("retried", counts->retried, demo->expected_retries);
@@ -418,7 +417,7 @@ static void remove_folder(const struct demo *demo)
 {
     static const char *const names[] = {"demo.sqlite", "demo.sqlite-wal", "demo.sqlite-shm",
                                         "demo.sqlite.lock", "worker.log"};
-    char path[128];
+    char path[sizeof demo->folder + 24];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", demo->folder, names[i]);
         unlink(path);
@@ -508,14 +507,15 @@ int cmd_demo(int argc, char **argv)
     demo.terminal = isatty(STDERR_FILENO);
     log_init(LOG_TEXT, "error", NULL);
     const char *base = getenv("TMPDIR");
-    snprintf(demo.folder, sizeof demo.folder, "%.40s/taskmill-demo-XXXXXX", base ? base : "/tmp");
+    snprintf(demo.folder, sizeof demo.folder, "%.200s/taskmill-demo-XXXXXX", base ? base : "/tmp");
     demo.signal_fd = open_signals();
     if (demo.signal_fd < 0 || !mkdtemp(demo.folder))
         return cli_error(&demo.args, CLI_FAILED, "%s: %s", demo.folder, strerror(errno));
     printf(
         "%s %s: a broker without Kafka, %llu worker processes, 10,500 tasks in three namespaces\n",
         "taskmill", TASKMILL_VERSION, (unsigned long long)demo.concurrency);
-    fflush(stdout);
+    if (fflush(stdout) != 0)
+        return cli_error(&demo.args, CLI_FAILED, "standard output: %s", strerror(errno));
     rc = run(&demo);
     clean_up(&demo);
     if (demo.interrupted)
