@@ -27,6 +27,7 @@ import check_tidy
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test-logs"
 SHOWN_LINES = 60
+BESIDE = (os.cpu_count() or 1) + 1  # tests that mostly wait and run at the same time
 
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
@@ -166,7 +167,7 @@ def meson_test(context, folder, suites, env=None):
     """Runs the tests of some meson suites in a build folder."""
     counts = Counts()
     log_base = f"{context.suite}-{'-'.join(suites)}"
-    argv = ["meson", "test", "-C", folder, "--no-rebuild", "--logbase", log_base]
+    argv = ["meson", "test", "-C", folder, "--no-rebuild", "--logbase", log_base, "--num-processes", BESIDE]
     for suite in suites:
         argv += ["--suite", suite]
     json_log = folder / "meson-logs" / f"{log_base}.json"
@@ -203,9 +204,9 @@ def meson_suite(context, kind, suites, env=None):
 # --- pytest
 
 
-def pytest_suite(context, folder, *arguments):
+def pytest_suite(context, folder, *arguments, part=""):
     counts = Counts()
-    report = LOGS / f"{context.suite}.xml"
+    report = LOGS / f"{context.suite}{part}.xml"
     report.unlink(missing_ok=True)
     code, output = context.run(["tests/integration/run", f"--junit-xml={report}", "-o",
                                 "junit_logging=no", *arguments, folder])
@@ -229,12 +230,6 @@ def pytest_suite(context, folder, *arguments):
     return counts
 
 
-def built_pytest_suite(context, folder, *arguments):
-    counts = Counts()
-    if build(context, counts, "release"):
-        quick = ["-m", "not slow"] if context.quick else []
-        counts.add(pytest_suite(context, folder, *arguments, *quick))
-    return counts
 
 
 # --- the suites
@@ -283,11 +278,22 @@ def sim(context):
 def wire(context):
     if not (ROOT / "tests/integration/wire").is_dir():
         return Counts(skipped=["wire: tests/integration/wire is not there"])
-    return built_pytest_suite(context, "wire")
+    counts = Counts()
+    if build(context, counts, "release"):
+        counts.add(pytest_suite(context, "wire", *(["-m", "not slow"] if context.quick else [])))
+    return counts
 
 
 def integration(context):
-    return built_pytest_suite(context, ".", "--ignore=wire")
+    """Most of these tests wait most of the time, for Kafka and for time-outs: they run beside each other.
+    Those that measure or load the machine follow one by one."""
+    counts = Counts()
+    if build(context, counts, "release"):
+        quick = " and not slow" if context.quick else ""
+        counts.add(pytest_suite(context, ".", "--ignore=wire", "-n", BESIDE, "--dist", "worksteal",
+                                "-m", f"not alone{quick}", part="-beside"))
+        counts.add(pytest_suite(context, ".", "--ignore=wire", "-m", f"alone{quick}", part="-alone"))
+    return counts
 
 
 SUITES = {

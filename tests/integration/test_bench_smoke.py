@@ -9,6 +9,8 @@ import pytest
 
 from harness import cache
 
+pytestmark = pytest.mark.alone
+
 BENCH = cache.ROOT / "bench" / "run"
 
 

@@ -11,6 +11,8 @@ import pytest
 from harness.process import wait_for
 from harness.rpc import COMPLETE, DEADLETTER, DISCARD, FAILURE, RETRY, activation
 
+pytestmark = pytest.mark.alone
+
 
 def row(b, id):
     """The row as a dict, or None."""

@@ -173,6 +173,7 @@ def test_worker_outlives_a_restart_of_the_broker(kafka, broker, example):
     it.wait_attempts({"before": [0], "after": [0]})
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_idle_worker_starts_a_task_at_once(kafka, broker, tmp_path, capsys):
     """From the producer's call to the task's first line, in the newest worker, at random moments."""

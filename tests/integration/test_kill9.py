@@ -19,6 +19,8 @@ import pytest
 from clients.load import Load
 from harness.process import wait_for
 
+pytestmark = pytest.mark.alone
+
 KILLS = 20
 CUTS = 10
 PARTITIONS = 4

@@ -7,6 +7,8 @@ import pytest
 from clients.load import Load
 from harness.process import wait_for
 
+pytestmark = pytest.mark.alone
+
 PARTITIONS = 4
 
 

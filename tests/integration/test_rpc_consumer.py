@@ -11,6 +11,8 @@ from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
 from harness.process import wait_for
 from harness.rpc import COMPLETE, CONSUMER, DEADLETTER, FAILURE, PENDING, PROCESSING, RETRY, activation
 
+pytestmark = pytest.mark.alone
+
 GET_TASK = f"/{CONSUMER}/GetTask"
 NO_TASK = "No pending activations"
 

@@ -41,6 +41,8 @@ from harness.broker import Broker
 from harness.process import wait_for
 from harness.rpc import COMPLETE, CONSUMER, HEALTH, Client, activation
 
+pytestmark = pytest.mark.alone
+
 GET_TASK = f"/{CONSUMER}/GetTask"
 
 

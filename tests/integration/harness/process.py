@@ -19,9 +19,15 @@ PORTS = range(18000, 32000)
 _given = set()
 
 
+def _ports():
+    """This process's own share of PORTS: other workers of the same run (pytest -n) have theirs."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return PORTS[worker::int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
 def free_port():
     """A loopback port that nobody listens on and that this function has not given before."""
-    for port in random.SystemRandom().sample(PORTS, 200):
+    for port in random.SystemRandom().sample(_ports(), 200):
         if port in _given:
             continue
         with socket.socket() as probe:

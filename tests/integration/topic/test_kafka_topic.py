@@ -150,6 +150,7 @@ def test_throughput(kafka, probe):
         assert rate >= 150_000
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("prefetch", [PREFETCH, 1])
