@@ -404,8 +404,10 @@ static int commit(struct engine *engine)
     do
         rc = store_commit(engine->store);
     while (engine_try_again(engine, rc, &attempts));
-    if (rc == 0)
+    if (rc == 0) {
         engine->stats.commits++;
+        engine->unmeasured_bytes += engine->turn_bytes;
+    }
     return rc;
 }
 
@@ -508,6 +510,7 @@ static int measure(struct engine *engine)
     if (engine->now_ms < engine->next_size_ms)
         return 0;
     engine->next_size_ms = engine->now_ms + SIZE_INTERVAL_MS;
+    engine->unmeasured_bytes = 0;
     int rc = store_size(engine->store, &engine->size);
     return rc == ERR_BUSY ? 0 : rc; /* the last numbers will do */
 }
@@ -554,6 +557,15 @@ int engine_turn(struct engine *engine, struct inbox_node *events, int64_t boot_m
     return engine->failed;
 }
 
+/* What came in since the last look may have filled the store: the next look must not wait for an
+ * event. */
+static bool size_in_doubt(const struct engine *engine)
+{
+    uint64_t max = engine->limits.store_max_bytes, used = engine->size.used_bytes;
+    return engine->unmeasured_bytes &&
+           (used >= max || engine->unmeasured_bytes >= (max - used) / 2);
+}
+
 int64_t engine_next_ms(const struct engine *engine)
 {
     if (engine->backlog || engine->more_due || engine->settle)
@@ -564,7 +576,8 @@ int64_t engine_next_ms(const struct engine *engine)
     int64_t next = inflight_next_ms(engine->inflight);
     int64_t others[] = {done_next_ms(engine->done), publisher_next_ms(engine),
                         inflight_unconfirmed(engine->inflight) ? engine->next_ask_ms : CLOCK_NEVER,
-                        engine->block == BLOCK_SIZE || engine->block == BLOCK_DISK
+                        size_in_doubt(engine) || engine->block == BLOCK_SIZE ||
+                                engine->block == BLOCK_DISK
                             ? engine->next_size_ms
                             : CLOCK_NEVER};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)

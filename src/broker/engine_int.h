@@ -147,6 +147,7 @@ struct engine {
     int64_t next_rowid;
     int64_t next_ask_ms, next_size_ms;
     struct store_size size;
+    uint64_t unmeasured_bytes; /* of payloads committed since */
     enum engine_block block;
     struct {
         int64_t next_ms;

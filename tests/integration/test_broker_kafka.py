@@ -242,15 +242,14 @@ def test_many_bad_messages_pass_quickly(kafka, broker, grpc_client):
 
 def test_dead_letters_survive_a_kill(kafka, broker):
     """Killed between intake and delivery, the outbox is published by the next start."""
-    b = broker(kafka=kafka)
-    for _ in range(3):
-        kafka.produce(b.topic, [b"\xff%d" % i for i in range(300)])
-        wait_for(lambda: kafka.committed(b.group, b.topic), "the first commit")
+    b = broker(kafka=kafka, config={"kafka_session_timeout_ms": 2000})
+    for i in range(3):
+        kafka.produce(b.topic, [b"\xff%d" % n for n in range(300)])
+        # Not before it has joined: Kafka waits minutes for a member that died while joining.
+        wait_for(lambda: kafka.committed_offsets(b.group, b.topic).get(0, 0) > 300 * i, "this batch's commit")
         b.kill9()
         b.start()
-    # One killed before it had rejoined may lead the group's next generation: that costs more than one
-    # session timeout.
-    wait_all_committed(kafka, b, timeout_s=60)
+    wait_all_committed(kafka, b)
     wait_for(lambda: b.sql("SELECT count(*) FROM taskmill_outbox") == [(0,)], "an empty outbox")
     offsets = {int(r.header("taskmill-offset")) for r in kafka.consume_all(b.dlq_topic)}
     assert offsets == set(range(900))
@@ -336,7 +335,7 @@ def test_max_size_holds(kafka, broker, grpc_client):
     """What was on its way when the limit was noticed still comes in; nothing after it does."""
     b = broker(kafka=kafka, config={"db_max_size": 3000000})
     kafka.produce(b.topic, payloads(200, kwargs={"pad": "x" * 20000}))
-    b.wait_log("WARN.*store.max_size")
+    b.wait_log("WARN.*the store has reached store.max_size")
     kafka.produce(b.topic, payloads(200, kwargs={"pad": "x" * 20000}))
     time.sleep(1)  # in which nothing may happen
     assert 50 < b.statuses()["Pending"] <= 200
