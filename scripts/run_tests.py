@@ -27,7 +27,6 @@ import check_tidy
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test-logs"
 SHOWN_LINES = 60
-BESIDE = (os.cpu_count() or 1) + 1  # tests that mostly wait and run at the same time
 
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
@@ -285,14 +284,10 @@ def wire(context):
 
 
 def integration(context):
-    """Most of these tests wait most of the time, for Kafka and for time-outs: they run beside each other.
-    Those that measure or load the machine follow one by one."""
     counts = Counts()
     if build(context, counts, "release"):
-        quick = " and not slow" if context.quick else ""
-        counts.add(pytest_suite(context, ".", "--ignore=wire", "-n", BESIDE, "--dist", "worksteal",
-                                "-m", f"not alone{quick}", part="-beside"))
-        counts.add(pytest_suite(context, ".", "--ignore=wire", "-m", f"alone{quick}", part="-alone"))
+        quick = ["-m", "not slow"] if context.quick else []
+        counts.add(pytest_suite(context, ".", "--ignore=wire", *quick))
     return counts
 
 

@@ -29,8 +29,8 @@ Import what else is needed: `from harness.rpc import activation, COMPLETE, RETRY
 `from harness.process import Process, free_port, wait_for`. Wait with wait_for, never with sleep.
 A child started with Process is killed with the test run. Mark a test that needs more than 30 s with
 @pytest.mark.slow, and one that needs more than the default limit of 120 s with
-@pytest.mark.timeout(seconds). `./dev test` runs tests beside each other (pytest -n), but never beside
-one that is marked @pytest.mark.alone because it measures times or loads the processors.
+@pytest.mark.timeout(seconds). With pytest -n (fewer minutes by hand), run the tests marked
+@pytest.mark.alone apart: they measure times or load the processors. `./dev test` runs all one by one.
 """
 
 import pytest
