@@ -27,6 +27,7 @@ import check_tidy
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test-logs"
 SHOWN_LINES = 60
+BESIDE = (os.cpu_count() or 1) + 1  # tests that mostly wait and run at the same time
 
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
