@@ -255,7 +255,7 @@ def test_retry_comes_back_under_a_new_id(client, b):
         task.ClearField(field)
     task.retry_state.attempts = 1
     assert again == task
-    assert b.statuses() == {"Processing": 1}
+    wait_for(lambda: b.statuses() == {"Processing": 1}, "the retried row to leave")
 
 
 def test_retry_carries_the_reported_policy(client):
