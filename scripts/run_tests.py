@@ -230,8 +230,6 @@ def pytest_suite(context, folder, *arguments, part=""):
     return counts
 
 
-
-
 # --- the suites
 
 
