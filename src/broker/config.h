@@ -83,6 +83,10 @@ struct config {
     uint32_t grpc_long_poll_ms; /* 0: GetTask is answered at once */
     uint64_t grpc_max_message_size;
     struct config_list grpc_shared_secret; /* none: no authentication */
+    /* PEM files. Certificate and key: both or neither; the client CA only with them. */
+    char *grpc_tls_certificate_location, *grpc_tls_key_location, *grpc_tls_client_ca_location;
+    uint32_t grpc_max_connection_age_ms, grpc_max_connection_idle_ms; /* 0: never */
+    char *admin_addr; /* host:port; NULL: no admin port */
 
     /* No Kafka: topics live in the database file. There is one cluster, "embedded", without
      * address. */
@@ -150,6 +154,7 @@ struct config {
         uint64_t max_pending_count, max_delay_count, max_processing_count;
         uint64_t max_processing_attempts;
         uint64_t processing_deadline_grace_sec;
+        uint64_t unserved_application_sec; /* 0: rows of every application count */
         uint64_t contention_drain_age_sec;
     } store;
     struct {

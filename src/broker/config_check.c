@@ -2,6 +2,7 @@
 /* Checks that are more than a type and a range (spec/broker.md 2.6), and those that spare the start
  * a late surprise: addresses, and values the original takes and then dies of. */
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -39,6 +40,49 @@ static int check_statsd_addr(struct config *cfg, struct err_text *why)
     return config_fail(cfg, why, "statsd_addr",
                        "statsd_addr must be host:port with a port from 1 to 65535, not \"%.60s\"",
                        cfg->statsd_addr);
+}
+
+/* An IP literal: the port must not end up on an interface that somebody's resolver chose. */
+static int check_admin_addr(struct config *cfg, struct err_text *why)
+{
+    unsigned char address[sizeof(struct in6_addr)];
+    char host[64];
+    const char *colon = cfg->admin_addr ? strrchr(cfg->admin_addr, ':') : NULL;
+    size_t len = colon ? (size_t)(colon - cfg->admin_addr) : 0;
+    char *end = NULL;
+    long port = 0;
+
+    if (!cfg->admin_addr)
+        return 0;
+    if (len > 0 && len < sizeof host && colon[1] >= '0' && colon[1] <= '9')
+        port = strtol(colon + 1, &end, 10);
+    if (end && !*end && port >= 1 && port <= 65535) {
+        bool brackets = cfg->admin_addr[0] == '[' && colon[-1] == ']';
+        snprintf(host, sizeof host, "%.*s", (int)(brackets ? len - 2 : len),
+                 cfg->admin_addr + brackets);
+        if (inet_pton(brackets ? AF_INET6 : AF_INET, host, address) == 1)
+            return 0;
+    }
+    return config_fail(cfg, why, "admin_addr",
+                       "admin_addr must be an IP address and a port such as 127.0.0.1:9464 or "
+                       "[::1]:9464, or null for none, not \"%.60s\"",
+                       cfg->admin_addr);
+}
+
+static int check_tls(struct config *cfg, struct err_text *why)
+{
+    if (cfg->grpc_tls_certificate_location && !cfg->grpc_tls_key_location)
+        return config_fail(cfg, why, "grpc_tls_certificate_location",
+                           "grpc_tls_certificate_location needs grpc_tls_key_location, the file of "
+                           "the certificate's private key");
+    if (cfg->grpc_tls_key_location && !cfg->grpc_tls_certificate_location)
+        return config_fail(cfg, why, "grpc_tls_key_location",
+                           "grpc_tls_key_location needs grpc_tls_certificate_location");
+    if (cfg->grpc_tls_client_ca_location && !cfg->grpc_tls_certificate_location)
+        return config_fail(cfg, why, "grpc_tls_client_ca_location",
+                           "grpc_tls_client_ca_location needs grpc_tls_certificate_location and "
+                           "grpc_tls_key_location: without them the port does not speak TLS");
+    return 0;
 }
 
 static bool is_offset_reset(const char *text)
@@ -108,6 +152,7 @@ int config_validate(struct config *cfg, struct config_warnings *warnings, struct
     int rv;
 
     if ((rv = check_grpc_addr(cfg, why)) || (rv = check_statsd_addr(cfg, why)) ||
+        (rv = check_admin_addr(cfg, why)) || (rv = check_tls(cfg, why)) ||
         (rv = check_offset_reset(cfg, why)) || (rv = check_rest(cfg, why)))
         return rv;
     choose_grpc_threads(cfg);

@@ -272,6 +272,17 @@ static void values_must_fit_together(void **state)
     expect_error("worker_map: {}", NO_ENV, ERR_INVALID, "worker_map must have an entry");
     expect_error("grpc_addr: localhost", NO_ENV, ERR_INVALID, "grpc_addr must be an IP address");
     expect_error("statsd_addr: localhost", NO_ENV, ERR_INVALID, "statsd_addr must be host:port");
+    expect_error("admin_addr: localhost:9464", NO_ENV, ERR_INVALID,
+                 "admin_addr must be an IP address and a port");
+    expect_error("admin_addr: \"127.0.0.1\"", NO_ENV, ERR_INVALID, "admin_addr must be");
+    expect_error("admin_addr: \"::1:9464\"", NO_ENV, ERR_INVALID, "admin_addr must be");
+    expect_error("admin_addr: \"127.0.0.1:0\"", NO_ENV, ERR_INVALID, "admin_addr must be");
+    expect_error("grpc_tls_certificate_location: a.pem", NO_ENV, ERR_INVALID,
+                 "needs grpc_tls_key_location");
+    expect_error("grpc_tls_key_location: a.pem", NO_ENV, ERR_INVALID,
+                 "needs grpc_tls_certificate_location");
+    expect_error("grpc_tls_client_ca_location: a.pem", NO_ENV, ERR_INVALID,
+                 "grpc_tls_client_ca_location needs");
     expect_error("statsd_addr: \"localhost:0\"", NO_ENV, ERR_INVALID,
                  "statsd_addr must be host:port");
     expect_error("kafka_auto_offset_reset: newest", NO_ENV, ERR_INVALID,
