@@ -100,11 +100,22 @@ struct metric_family *metrics_family(struct metrics *m, const struct metric_def 
  * byte. */
 _Static_assert(METRIC_LABEL_VALUE_MAX <= UINT8_MAX, "length of a label value");
 
+static size_t kept_len(struct bytes value)
+{
+    size_t len = value.len;
+
+    if (len <= METRIC_LABEL_VALUE_MAX)
+        return len;
+    len = METRIC_LABEL_VALUE_MAX;
+    while (len > METRIC_LABEL_VALUE_MAX - 4 && (value.ptr[len] & 0xc0) == 0x80)
+        len--; /* the byte after the cut must not go on with a character */
+    return len;
+}
+
 static void make_key(struct buf *key, const struct bytes *values, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        size_t len =
-            values[i].len < METRIC_LABEL_VALUE_MAX ? values[i].len : METRIC_LABEL_VALUE_MAX;
+        size_t len = kept_len(values[i]);
         buf_append_byte(key, (uint8_t)len);
         buf_append(key, values[i].ptr, len);
     }
@@ -181,6 +192,18 @@ struct metric *metrics_series(struct metric_family *family, const struct bytes *
     pthread_mutex_unlock(&family->metrics->lock);
     buf_free(&key);
     return metric;
+}
+
+bool metric_has_values(const struct metric *metric, const struct bytes *values)
+{
+    const uint8_t *at = metric->key.ptr;
+
+    for (size_t i = 0; i < metric->family->label_count; i++) {
+        if (!bytes_equal(bytes_of(at + 1, *at), values[i]))
+            return false;
+        at += 1 + *at;
+    }
+    return true;
 }
 
 struct metric *metrics_single(struct metrics *m, const struct metric_def *def)

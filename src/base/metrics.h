@@ -23,7 +23,7 @@
 #include "base/bytes.h"
 
 #define METRIC_LABELS_MAX      4
-#define METRIC_LABEL_VALUE_MAX 200 /* bytes; the rest of a longer value is cut */
+#define METRIC_LABEL_VALUE_MAX 200 /* bytes; a longer value is cut, between UTF-8 characters */
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 
@@ -49,6 +49,9 @@ struct metric_family *metrics_family(struct metrics *metrics, const struct metri
 /* Finds or creates; never NULL. `values` has one value for each label of the family, or is NULL
  * when it has none. */
 struct metric *metrics_series(struct metric_family *family, const struct bytes *values);
+/* Whether metrics_series() of the same family would find this one by these values. False for values
+ * that are cut, and for a series that answers for others at the limit. */
+bool metric_has_values(const struct metric *metric, const struct bytes *values);
 /* Family and series of a metric without labels. */
 struct metric *metrics_single(struct metrics *metrics, const struct metric_def *def);
 /* How many look-ups were answered with "other". */

@@ -27,6 +27,7 @@
 
 struct broker {
     const struct config *cfg;
+    struct meters *meters;
     struct store *store;
     struct inbox inbox;
     bool inbox_ready;
@@ -234,6 +235,7 @@ static int create_engine(struct broker *broker, struct err_text *why)
                   .flush = on_flush,
                   .store_busy = on_store_busy,
                   .source_failed = on_source_failed},
+        .meters = broker->meters,
     };
     int rc = 0;
     if (getrandom(options.inflight.seed, sizeof options.inflight.seed, 0) < 0)
@@ -318,7 +320,8 @@ static int create_service(struct broker *broker, struct err_text *why)
                                       .secrets = secrets,
                                       .secret_count = cfg->grpc_shared_secret.count,
                                       .intake = intake_limits(cfg),
-                                      .inbox = &broker->inbox};
+                                      .inbox = &broker->inbox,
+                                      .meters = broker->meters};
     int rc = service_create(&broker->service, &options, why);
     mem_free(secrets);
     return rc;
@@ -389,6 +392,7 @@ int broker_create(struct broker **out, const struct config *cfg, struct err_text
     struct broker *broker = mem_zalloc(sizeof *broker);
     broker->cfg = cfg;
     broker->event_fd = -1;
+    broker->meters = meters_new();
     pthread_mutex_init(&broker->failure_lock, NULL);
     atomic_init(&broker->wait_until_ms, CLOCK_NEVER);
     int rc = build(broker, why);
@@ -412,7 +416,9 @@ static int start_sources(struct broker *broker, struct err_text *why)
             broker->ports[i] = (struct source_port){.inbox = &broker->inbox,
                                                     .gate = engine_gate(broker->engine),
                                                     .intake = intake_limits(broker->cfg),
-                                                    .index = (uint32_t)i};
+                                                    .index = (uint32_t)i,
+                                                    .topic = broker->topics[i]->name,
+                                                    .meters = broker->meters};
             source_port_events(&broker->ports[i], &events);
         }
         int rc = broker->sources[i]->ops->start(broker->sources[i], &events, why);
@@ -558,6 +564,7 @@ void broker_destroy(struct broker *broker)
         inbox_destroy(&broker->inbox);
     if (broker->event_fd >= 0)
         close(broker->event_fd);
+    meters_free(broker->meters);
     pthread_mutex_destroy(&broker->failure_lock);
     mem_free(broker->sources);
     mem_free(broker->ports);

@@ -104,6 +104,8 @@ static void init_members(struct engine *engine, const struct engine_options *opt
     engine->publish_backoff_max_ms = options->inflight.publish_backoff_max_ms;
     engine->parked_retry_ms = options->inflight.parked_retry_ms;
     engine->ports = options->ports;
+    engine->own_meters = options->meters ? NULL : meters_new();
+    engine->meters = options->meters ? options->meters : engine->own_meters;
     engine->retry_topic = mem_strdup(options->retry_topic);
     engine->deadletter_topic = mem_strdup(options->deadletter_topic);
     engine->store = options->store;
@@ -237,6 +239,7 @@ void engine_destroy(struct engine *engine, struct inbox_node *events)
     buf_free(&engine->scratch);
     mem_free(engine->retry_topic);
     mem_free(engine->deadletter_topic);
+    meters_free(engine->own_meters);
     mem_free(engine);
 }
 

@@ -21,6 +21,7 @@
 #include "base/metrics.h"
 #include "broker/gate.h"
 #include "broker/intake.h"
+#include "broker/meters.h"
 #include "core/inflight.h"
 #include "rpc/server.h"
 #include "store/store.h"
@@ -186,6 +187,7 @@ struct engine_options {
     const char *retry_topic, *deadletter_topic;
     const char *cluster; /* of the sources: for reason headers */
     struct engine_ports ports;
+    struct meters *meters; /* stay the caller's; NULL: the engine counts for itself (tests) */
 };
 
 /* Loads the store. ERR_* with why; the store's failure text when it failed. Strings are copied. */

@@ -100,6 +100,7 @@ struct engine {
     int64_t hold_ms, startup_grace_ms, grace_ms;
     int64_t publish_backoff_ms, publish_backoff_max_ms, parked_retry_ms;
     struct engine_ports ports;
+    struct meters *meters, *own_meters; /* own: NULL when they are the caller's */
     char *retry_topic, *deadletter_topic;
     struct store *store;
     struct embedded_log *log;

@@ -18,6 +18,7 @@ struct service {
     struct rpc_batch *batch; /* engine thread */
     struct inbox *inbox;
     struct intake_limits intake;
+    struct meters *meters;
     struct chain chains[THREADS_MAX];
 };
 
@@ -228,6 +229,7 @@ int service_create(struct service **out, const struct service_options *options,
     struct service *service = mem_zalloc(sizeof *service);
     service->inbox = options->inbox;
     service->intake = options->intake;
+    service->meters = options->meters;
     struct rpc_server_options server = {
         .address = options->address,
         .port = options->port,

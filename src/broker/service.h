@@ -19,6 +19,7 @@ struct service_options {
     size_t secret_count;
     struct intake_limits intake;
     struct inbox *inbox; /* the engine's */
+    struct meters *meters;
 };
 
 /* Binds and listens; connections wait in the backlog until service_open. */

@@ -11,6 +11,8 @@ struct source_port {
     struct gate *gate;
     struct intake_limits intake;
     uint32_t index; /* of the source in engine_options.sources */
+    const char *topic;
+    struct meters *meters;
 };
 
 void source_port_events(struct source_port *port, struct topic_source_events *events);

@@ -99,6 +99,25 @@ static void test_long_values_are_cut(void **state)
     metrics_free(m);
 }
 
+static void test_values_are_cut_between_characters(void **state)
+{
+    char text[METRIC_LABEL_VALUE_MAX + 8];
+
+    (void)state;
+    memset(text, 'x', sizeof(text));
+    struct bytes values[] = {bytes_of(text, METRIC_LABEL_VALUE_MAX + 2), bytes_str("r")};
+    text[METRIC_LABEL_VALUE_MAX - 1] = '\xc3'; /* an e acute across the limit */
+    text[METRIC_LABEL_VALUE_MAX] = '\xa9';
+    struct metrics *m = metrics_new(100);
+    struct metric *metric = metrics_series(metrics_family(m, &requests), values);
+    assert_false(metric_has_values(metric, values));
+    values[0].len = METRIC_LABEL_VALUE_MAX - 1;
+    assert_true(metric_has_values(metric, values));
+    values[1] = bytes_str("s");
+    assert_false(metric_has_values(metric, values));
+    metrics_free(m);
+}
+
 static void test_beyond_the_limit_totals_stay_right(void **state)
 {
     (void)state;
@@ -260,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_kinds_and_visit_order),
         cmocka_unit_test(test_same_values_same_series),
         cmocka_unit_test(test_long_values_are_cut),
+        cmocka_unit_test(test_values_are_cut_between_characters),
         cmocka_unit_test(test_beyond_the_limit_totals_stay_right),
         cmocka_unit_test(test_real_other_is_not_listed_twice),
         cmocka_unit_test(test_buckets_cover_all_values_once),

@@ -14,6 +14,7 @@
 struct bench {
     struct world *world;
     struct inbox inbox;
+    struct meters *meters;
     struct engine_thread *thread;
     struct service *service;
     struct rpc_client *client;
@@ -49,13 +50,15 @@ static int set_up(void **state)
     void *any;
     struct err_text why;
     b->failed_fd = eventfd(0, EFD_NONBLOCK);
+    b->meters = meters_new();
     world_setup_embedded(&any);
     b->world = any;
     assert_int_equal(inbox_init(&b->inbox), 0);
     struct service_options options = {.address = "127.0.0.1",
                                       .threads = 2,
                                       .intake = b->world->options.intake,
-                                      .inbox = &b->inbox};
+                                      .inbox = &b->inbox,
+                                      .meters = b->meters};
     assert_int_equal(service_create(&b->service, &options, &why), 0);
     b->world->now_ms = clock_boot_ms();
     b->world->wall_ms = clock_wall_ms();
@@ -91,6 +94,7 @@ static int tear_down(void **state)
     world_teardown(&any);
     inbox_destroy(&b->inbox);
     close(b->failed_fd);
+    meters_free(b->meters);
     buf_free(&b->body);
     mem_free(b);
     return 0;

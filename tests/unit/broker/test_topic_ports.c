@@ -15,6 +15,7 @@ struct fixture {
     struct inbox inbox;
     struct gate gate;
     struct source_port port;
+    struct meters *meters;
     struct topic_source_events events;
 };
 
@@ -23,10 +24,13 @@ static int set_up(void **state)
     struct fixture *f = mem_zalloc(sizeof *f);
     assert_int_equal(inbox_init(&f->inbox), 0);
     gate_init(&f->gate);
+    f->meters = meters_new();
     f->port = (struct source_port){.inbox = &f->inbox,
                                    .gate = &f->gate,
                                    .intake = {.payload_max = 100, .delay_max_s = 10},
-                                   .index = 3};
+                                   .index = 3,
+                                   .topic = "t",
+                                   .meters = f->meters};
     source_port_events(&f->port, &f->events);
     *state = f;
     return 0;
@@ -37,6 +41,7 @@ static int tear_down(void **state)
     struct fixture *f = *state;
     assert_null(inbox_take(&f->inbox, SIZE_MAX));
     inbox_destroy(&f->inbox);
+    meters_free(f->meters);
     mem_free(f);
     return 0;
 }
