@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "broker/broker.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "broker/clusters.h"
 #include "broker/engine_thread.h"
 #include "broker/service.h"
 #include "broker/topic_ports.h"
@@ -39,7 +39,9 @@ struct broker {
     struct source_port *ports;
     const struct config_topic **topics; /* of the sources, same order */
     size_t source_count;
-    struct topic_sink *sink, *enqueue_sink;
+    struct intake_raw *raws;   /* likewise; unused where the topic is not raw */
+    struct clusters *clusters; /* Kafka mode */
+    struct topic_sink *sink;   /* of retries and dead letters; one of the clusters' */
     bool started, stopping, serving;
     int event_fd;
     pthread_mutex_t failure_lock;
@@ -139,27 +141,12 @@ static int open_store(struct broker *broker, struct err_text *why)
     return rc;
 }
 
-static const struct config_cluster *cluster_of(const struct config *cfg, const char *topic)
-{
-    const struct config_topic *found = config_topic_find(cfg, topic);
-    assert(found); /* config_load checked */
-    return &cfg->clusters[found->cluster];
-}
-
-static struct kafka_cluster kafka_cluster(const struct config_cluster *cluster,
-                                          struct kafka_property properties[])
-{
-    return (struct kafka_cluster){.address = cluster->address,
-                                  .properties = properties,
-                                  .property_count = config_kafka_properties(cluster, properties)};
-}
-
 static int kafka_source(struct broker *broker, const struct config_topic *topic,
                         struct topic_source **out, struct err_text *why)
 {
     struct kafka_property properties[CONFIG_KAFKA_PROPERTIES_MAX];
     struct kafka_source_options options = {
-        .cluster = kafka_cluster(&broker->cfg->clusters[topic->cluster], properties),
+        .cluster = clusters_connection(broker->cfg, topic->cluster, properties),
         .topic = topic->name,
         .group = topic->consumer_group,
         .auto_offset_reset = topic->auto_offset_reset,
@@ -175,6 +162,7 @@ static int add_sources(struct broker *broker, struct err_text *why)
     broker->sources = mem_calloc(cfg->topic_count, sizeof *broker->sources);
     broker->ports = mem_calloc(cfg->topic_count, sizeof *broker->ports);
     broker->topics = mem_calloc(cfg->topic_count, sizeof *broker->topics);
+    broker->raws = mem_calloc(cfg->topic_count, sizeof *broker->raws);
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < cfg->topic_count; i++) {
         const struct config_topic *topic = &cfg->topics[i];
@@ -198,6 +186,7 @@ static int create_engine(struct broker *broker, struct err_text *why)
                                                     .cluster = broker->topics[i]->cluster_name,
                                                     .topic = broker->topics[i]->name,
                                                     .group = broker->topics[i]->consumer_group,
+                                                    .raw = broker->topics[i]->raw.set,
                                                     .embedded = cfg->embedded};
     struct engine_options options = {
         .inflight = {.max_processing_attempts = clamp_u32(cfg->store.max_processing_attempts),
@@ -251,56 +240,34 @@ static void inline_delivered(void *ctx, void *opaque, enum topic_delivery delive
     engine_sink_delivered(ctx, opaque, delivery, why);
 }
 
-static int kafka_sink(struct broker *broker, const struct config_cluster *cluster,
-                      struct topic_sink **out, struct err_text *why)
+static int add_kafka_sinks(struct broker *broker, struct err_text *why)
 {
-    struct kafka_property properties[CONFIG_KAFKA_PROPERTIES_MAX];
-    struct kafka_sink_options options = {
-        .cluster = kafka_cluster(cluster, properties),
-        .message_max_bytes = (uint32_t)broker->cfg->max_message_size,
-        .delivery_timeout_ms = 30000,
-    };
-    struct topic_sink_events events;
-    sink_port_events(&broker->inbox, &events);
-    return kafka_sink_new(out, &options, &events, why);
-}
-
-static bool same_text(const char *a, const char *b)
-{
-    return a == b || (a && b && strcmp(a, b) == 0);
-}
-
-/* One producer serves both when they lead to the same place in the same way. */
-static bool same_connection(const struct config_cluster *a, const struct config_cluster *b)
-{
-    struct kafka_property left[CONFIG_KAFKA_PROPERTIES_MAX], right[CONFIG_KAFKA_PROPERTIES_MAX];
-    size_t count = config_kafka_properties(a, left);
-    if (!same_text(a->address, b->address) || config_kafka_properties(b, right) != count)
-        return false;
-    for (size_t i = 0; i < count; i++)
-        if (!same_text(left[i].name, right[i].name) || !same_text(left[i].value, right[i].value))
-            return false;
-    return true;
+    const struct config *cfg = broker->cfg;
+    int rc = clusters_sink(broker->clusters, clusters_of_topic(cfg, cfg->kafka_deadletter_topic),
+                           &broker->sink, why);
+    if (rc)
+        return rc;
+    engine_attach_sinks(broker->engine, broker->sink, broker->sink);
+    for (size_t i = 0; i < broker->source_count; i++) {
+        struct topic_sink *sink;
+        if (broker->topics[i]->raw.set) /* Enqueue takes no messages for it */
+            continue;
+        rc = clusters_sink(broker->clusters, broker->topics[i]->cluster, &sink, why);
+        if (rc)
+            return rc;
+        engine_attach_enqueue_sink(broker->engine, (uint32_t)i, sink);
+    }
+    return 0;
 }
 
 static int add_sinks(struct broker *broker, struct err_text *why)
 {
-    const struct config *cfg = broker->cfg;
-    int rc;
-    if (cfg->embedded) {
-        struct topic_sink_events events = {.ctx = broker->engine, .delivered = inline_delivered};
-        rc = embedded_sink_new(&broker->sink, broker->log, &events, why);
-    } else {
-        const struct config_cluster *out = cluster_of(cfg, cfg->kafka_deadletter_topic);
-        const struct config_cluster *in =
-            broker->source_count ? &cfg->clusters[broker->topics[0]->cluster] : out;
-        rc = kafka_sink(broker, out, &broker->sink, why);
-        if (rc == 0 && !same_connection(in, out))
-            rc = kafka_sink(broker, in, &broker->enqueue_sink, why);
-    }
+    if (!broker->cfg->embedded)
+        return add_kafka_sinks(broker, why);
+    struct topic_sink_events events = {.ctx = broker->engine, .delivered = inline_delivered};
+    int rc = embedded_sink_new(&broker->sink, broker->log, &events, why);
     if (rc == 0)
-        engine_attach_sinks(broker->engine, broker->sink,
-                            broker->enqueue_sink ? broker->enqueue_sink : broker->sink);
+        engine_attach_sinks(broker->engine, broker->sink, broker->sink);
     return rc;
 }
 
@@ -327,53 +294,19 @@ static int create_service(struct broker *broker, struct err_text *why)
     return rc;
 }
 
-static int create_missing_topics(const struct config *cfg, struct err_text *why)
-{
-    if (!cfg->create_missing_topics || cfg->embedded)
-        return 0;
-    const char **names = mem_calloc(cfg->topic_count, sizeof *names);
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < cfg->cluster_count; i++) {
-        size_t count = 0;
-        for (size_t j = 0; j < cfg->topic_count; j++)
-            if (cfg->topics[j].cluster == i)
-                names[count++] = cfg->topics[j].name;
-        struct kafka_property properties[CONFIG_KAFKA_PROPERTIES_MAX];
-        struct kafka_cluster cluster = kafka_cluster(&cfg->clusters[i], properties);
-        if (count)
-            rc = kafka_create_topics(&cluster, names, count, cfg->default_topic_partitions, why);
-    }
-    mem_free(names);
-    return rc;
-}
-
-/* A raw topic's messages are no activations: consuming one would dead-letter everything in it. */
-static int refuse_raw_topics(const struct config *cfg, struct err_text *why)
-{
-    for (size_t i = 0; i < cfg->topic_count; i++)
-        if (cfg->topics[i].raw.set && config_topic_is_consumed(&cfg->topics[i]))
-            return err_set(
-                why, ERR_UNSUPPORTED,
-                "kafka_topics.%s.raw: raw topics are not supported yet; remove the topic or "
-                "set its consumer_disabled",
-                cfg->topics[i].name);
-    return 0;
-}
-
 static int build(struct broker *broker, struct err_text *why)
 {
     broker->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (broker->event_fd < 0)
         return err_set(why, ERR_SYSTEM, "eventfd: %s", strerror(errno));
-    int rc = refuse_raw_topics(broker->cfg, why);
-    if (rc)
-        return rc;
-    rc = inbox_init(&broker->inbox);
+    int rc = inbox_init(&broker->inbox);
     if (rc)
         return err_set(why, rc, "no eventfd for the engine's inbox: raise the limit of open files");
     broker->inbox_ready = true;
+    if (!broker->cfg->embedded)
+        broker->clusters = clusters_new(broker->cfg, &broker->inbox);
     if ((rc = create_service(broker, why)) || (rc = open_store(broker, why)) ||
-        (rc = create_missing_topics(broker->cfg, why)))
+        (rc = clusters_create_topics(broker->cfg, why)))
         return rc;
     if (broker->cfg->embedded) {
         struct embedded_io io;
@@ -406,6 +339,23 @@ int broker_create(struct broker **out, const struct config *cfg, struct err_text
 
 /* --- life ------------------------------------------------------------------------------------ */
 
+/* NULL: the topic holds activations. */
+static const struct intake_raw *raw_of(struct broker *broker, size_t source)
+{
+    const struct config_topic *topic = broker->topics[source];
+    if (!topic->raw.set)
+        return NULL;
+    broker->raws[source] =
+        (struct intake_raw){.cluster = topic->cluster_name,
+                            .topic = topic->name,
+                            .application = topic->raw.application,
+                            .namespace = topic->raw.namespace,
+                            .taskname = topic->raw.taskname,
+                            .duration_s = topic->raw.processing_deadline_duration,
+                            .compression_level = topic->raw.compression_level};
+    return &broker->raws[source];
+}
+
 static int start_sources(struct broker *broker, struct err_text *why)
 {
     for (size_t i = 0; i < broker->source_count; i++) {
@@ -416,6 +366,7 @@ static int start_sources(struct broker *broker, struct err_text *why)
             broker->ports[i] = (struct source_port){.inbox = &broker->inbox,
                                                     .gate = engine_gate(broker->engine),
                                                     .intake = intake_limits(broker->cfg),
+                                                    .raw = raw_of(broker, i),
                                                     .index = (uint32_t)i,
                                                     .topic = broker->topics[i]->name,
                                                     .meters = broker->meters};
@@ -518,9 +469,7 @@ static void stop_topics(struct broker *broker, int64_t until_ms)
 {
     for (size_t i = 0; i < broker->source_count; i++)
         broker->sources[i]->ops->stop(broker->sources[i], time_left(until_ms));
-    broker->sink->ops->stop(broker->sink, time_left(until_ms));
-    if (broker->enqueue_sink)
-        broker->enqueue_sink->ops->stop(broker->enqueue_sink, time_left(until_ms));
+    clusters_stop(broker->clusters, until_ms);
 }
 
 void broker_stop(struct broker *broker)
@@ -548,10 +497,9 @@ void broker_destroy(struct broker *broker)
     engine_thread_free(broker->thread);
     for (size_t i = 0; i < broker->source_count; i++)
         broker->sources[i]->ops->destroy(broker->sources[i]);
-    if (broker->sink)
+    if (broker->sink && broker->cfg->embedded)
         broker->sink->ops->destroy(broker->sink);
-    if (broker->enqueue_sink)
-        broker->enqueue_sink->ops->destroy(broker->enqueue_sink);
+    clusters_free(broker->clusters);
     /* The rpc server stops before it is destroyed: no call is owed an answer then. */
     engine_destroy(broker->engine,
                    broker->inbox_ready ? inbox_take(&broker->inbox, SIZE_MAX) : NULL);
@@ -569,5 +517,6 @@ void broker_destroy(struct broker *broker)
     mem_free(broker->sources);
     mem_free(broker->ports);
     mem_free(broker->topics);
+    mem_free(broker->raws);
     mem_free(broker);
 }

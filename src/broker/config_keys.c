@@ -222,8 +222,8 @@ static const struct config_key topic_keys[] = {
     STR("auto_offset_reset", auto_offset_reset, NULL, OPT | FILLED,
         "null: `kafka_auto_offset_reset`"),
     STR("raw.namespace", raw.namespace, NULL, OPT,
-        "a `raw` block makes every payload the argument of one task (not supported yet: "
-        "refused at start); this is its namespace, required"),
+        "a `raw` block makes every payload the argument of one task; this is its namespace, "
+        "required"),
     STR("raw.application", raw.application, NULL, OPT,
         "its application, required, a key of `worker_map`"),
     STR("raw.taskname", raw.taskname, NULL, OPT, "its name, required"),

@@ -88,6 +88,7 @@ static int add_source(struct engine *engine, size_t i, const struct engine_sourc
         return rc;
     source->source = options->source;
     source->embedded = options->embedded;
+    source->raw = options->raw;
     source->cluster = mem_strdup(options->cluster);
     source->topic = mem_strdup(options->topic);
     return 0;
@@ -160,7 +161,14 @@ void engine_attach_sinks(struct engine *engine, struct topic_sink *sink,
                          struct topic_sink *enqueue_sink)
 {
     engine->sink = sink;
-    engine->enqueue_sink = enqueue_sink;
+    for (size_t i = 0; i < engine->source_count; i++)
+        engine->sources[i].enqueue_sink = enqueue_sink;
+}
+
+void engine_attach_enqueue_sink(struct engine *engine, uint32_t source, struct topic_sink *sink)
+{
+    assert(source < engine->source_count);
+    engine->sources[source].enqueue_sink = sink;
 }
 
 static bool is_call(const struct engine_event *event)
@@ -374,9 +382,6 @@ static void poll_sources(struct engine *engine)
     }
     if (engine->sink && engine->sink->ops->poll)
         engine->sink->ops->poll(engine->sink);
-    if (engine->enqueue_sink && engine->enqueue_sink != engine->sink &&
-        engine->enqueue_sink->ops->poll)
-        engine->enqueue_sink->ops->poll(engine->enqueue_sink);
 }
 
 static void drop_done_id(void *ctx, struct bytes id)

@@ -143,6 +143,7 @@ struct engine_source_options {
     struct topic_source *source;
     const char *cluster, *topic, *group; /* the name of its rows in taskmill_sources */
     bool embedded;                       /* offsets need no confirmation */
+    bool raw;                            /* holds no activations: Enqueue refuses it */
 };
 
 struct engine_limits {
@@ -185,7 +186,6 @@ struct engine_options {
     size_t source_count;
     struct embedded_log *log; /* NULL: Kafka mode */
     const char *retry_topic, *deadletter_topic;
-    const char *cluster; /* of the sources: for reason headers */
     struct engine_ports ports;
     struct meters *meters; /* stay the caller's; NULL: the engine counts for itself (tests) */
 };
@@ -194,10 +194,12 @@ struct engine_options {
 int engine_create(struct engine **out, const struct engine_options *options, int64_t boot_ms,
                   int64_t wall_ms, struct err_text *why);
 /* Before the first turn: the sink of the retry and dead letter topics' cluster, and the one that
- * Enqueue uses in Kafka mode (that of the consumed topics' cluster; may be the same; unused with a
- * log). */
+ * Enqueue uses in Kafka mode (may be the same; unused with a log) for every source that gets no
+ * other by the second call: that of its own cluster. Only the first one may be an in-thread sink.
+ */
 void engine_attach_sinks(struct engine *engine, struct topic_sink *sink,
                          struct topic_sink *enqueue_sink);
+void engine_attach_enqueue_sink(struct engine *engine, uint32_t source, struct topic_sink *sink);
 /* Every call that is owed an answer gets UNAVAILABLE. Events still queued inside are freed, and so
  * is the chain: what nobody will hand to a turn any more (may be NULL). After the sinks' and
  * sources' last events. */

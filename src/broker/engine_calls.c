@@ -148,7 +148,7 @@ void engine_on_undelivered(struct engine *engine, struct engine_undelivered *eve
 struct enqueue {
     struct engine *engine;
     struct engine_call *call;
-    const char *topic;
+    const struct engine_source *source;
     const char *why;
     struct buf ids;
 };
@@ -165,7 +165,8 @@ static int append_to_log(void *ctx, struct bytes payload)
     struct enqueue *enqueue = ctx;
     int64_t offset;
     enqueue->engine->stats.enqueued++;
-    return embedded_log_append(enqueue->engine->log, enqueue->topic, payload, NULL, 0, &offset);
+    return embedded_log_append(enqueue->engine->log, enqueue->source->topic, payload, NULL, 0,
+                               &offset);
 }
 
 static int produce_to_topic(void *ctx, struct bytes payload)
@@ -176,8 +177,9 @@ static int produce_to_topic(void *ctx, struct bytes payload)
     publication->kind = PUBLICATION_ENQUEUE;
     publication->call = enqueue->call;
     struct blob *blob = blob_copy(payload);
-    int rc = engine->enqueue_sink->ops->produce(engine->enqueue_sink, enqueue->topic, blob, NULL, 0,
-                                                publication, &enqueue->why);
+    struct topic_sink *sink = enqueue->source->enqueue_sink;
+    int rc =
+        sink->ops->produce(sink, enqueue->source->topic, blob, NULL, 0, publication, &enqueue->why);
     blob_unref(blob);
     if (rc) {
         mem_free(publication);
@@ -219,15 +221,20 @@ static void finish_produced(struct engine *engine, struct engine_call *call)
         reply_ids(engine, call);
 }
 
-/* The only consumed topic, or the one the request names. */
-static const char *enqueue_topic(const struct engine *engine, const struct enqueue_request *head)
+/* The only consumed topic that holds activations, or the one the request names. */
+static const struct engine_source *enqueue_source(const struct engine *engine,
+                                                  const struct enqueue_request *head)
 {
-    if (!head->has_topic)
-        return engine->source_count == 1 ? engine->sources[0].topic : NULL;
-    for (size_t i = 0; i < engine->source_count; i++)
-        if (bytes_equal_str(head->topic, engine->sources[i].topic))
-            return engine->sources[i].topic;
-    return NULL;
+    const struct engine_source *found = NULL;
+    for (size_t i = 0; i < engine->source_count; i++) {
+        const struct engine_source *source = &engine->sources[i];
+        if (source->raw || (head->has_topic && !bytes_equal_str(head->topic, source->topic)))
+            continue;
+        if (found)
+            return NULL;
+        found = source;
+    }
+    return found;
 }
 
 static int enqueue_embedded(struct enqueue *enqueue)
@@ -251,10 +258,11 @@ int engine_on_enqueue(struct engine *engine, struct engine_call *call)
     struct enqueue enqueue = {.engine = engine, .call = call};
     int rc = enqueue_decode(call->body, &head, NULL, NULL, &enqueue.why);
     assert(rc == 0);
-    enqueue.topic = enqueue_topic(engine, &head);
-    if (!enqueue.topic) {
+    enqueue.source = enqueue_source(engine, &head);
+    if (!enqueue.source) {
         reply_status(engine, call, GRPC_INVALID_ARGUMENT,
-                     "topic is not one that this broker consumes (or name one of several)");
+                     "topic is not one that this broker consumes activations from (or name one of "
+                     "several)");
         return 0;
     }
     if (engine->log)

@@ -37,8 +37,9 @@ enum engine_warning {
 struct engine_source {
     struct topic_source *source;
     int64_t number; /* in taskmill_sources */
-    bool embedded;
+    bool embedded, raw;
     char *cluster, *topic;
+    struct topic_sink *enqueue_sink; /* Kafka mode: of its cluster */
 };
 
 /* Context of the events of a source that runs on the engine's own thread. */
@@ -104,7 +105,7 @@ struct engine {
     char *retry_topic, *deadletter_topic;
     struct store *store;
     struct embedded_log *log;
-    struct topic_sink *sink, *enqueue_sink;
+    struct topic_sink *sink;
     struct engine_source *sources;
     struct inline_source *inline_sources; /* as many */
     size_t source_count;

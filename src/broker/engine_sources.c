@@ -36,7 +36,7 @@ static struct task_spec spec_of(struct engine *engine, uint32_t source,
         .duration_ms = item->duration_s * 1000,
         .at_most_once = retry->present && retry->at_most_once,
         .confirmed = embedded,
-        .on_attempts_exceeded = (uint8_t)(retry->present ? retry->on_attempts_exceeded : 0),
+        .on_attempts_exceeded = item->on_attempts_exceeded,
         .blob = blob_ref(item->blob),
         .payload_len = item->blob->len,
     };

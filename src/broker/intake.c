@@ -56,6 +56,8 @@ static void derive_times(struct intake_item *item, const struct intake_limits *l
     }
     uint64_t duration_s = parsed->processing_deadline_duration;
     item->duration_s = duration_s > INT32_MAX ? INT32_MAX : (int64_t)duration_s;
+    if (parsed->retry_state.present)
+        item->on_attempts_exceeded = (uint8_t)parsed->retry_state.on_attempts_exceeded;
 }
 
 /* The reason why the payload cannot be a row; NULL and item->parsed filled when it can. */
@@ -83,6 +85,11 @@ void intake_record(struct intake_item *item, const struct topic_record *record,
         return;
     }
     item->blob = blob_copy(record->payload);
+    intake_examine(item, limits, wall_ms);
+}
+
+void intake_examine(struct intake_item *item, const struct intake_limits *limits, int64_t wall_ms)
+{
     const char *detail = NULL;
     item->reason = examine(item, blob_bytes(item->blob), limits, wall_ms, &detail);
     if (item->reason)

@@ -381,6 +381,9 @@ static int check_raw_topic(const struct normal *n, const struct config_topic *to
     const struct config *cfg = n->cfg;
     bool known = false;
 
+    if (cfg->embedded && config_topic_is_consumed(topic))
+        return fail_in(n, "kafka_topics", topic->name,
+                       "is raw and needs Kafka: with embedded: true nobody can write to it");
     if (!topic->raw.application)
         return fail_in(n, "kafka_topics", topic->name, "is raw and needs raw.application");
     for (size_t i = 0; i < cfg->worker_map.count; i++)

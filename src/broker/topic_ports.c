@@ -17,6 +17,15 @@ static void credit_return(void *ctx, size_t unused)
     gate_return(port->gate, unused);
 }
 
+static void decode(const struct source_port *port, struct intake_item *item,
+                   const struct topic_record *record, int64_t wall_ms)
+{
+    if (port->raw)
+        intake_raw_record(item, record, port->raw, &port->intake, wall_ms);
+    else
+        intake_record(item, record, &port->intake, wall_ms);
+}
+
 static void records(void *ctx, const struct topic_record *records, size_t count)
 {
     struct source_port *port = ctx;
@@ -26,7 +35,7 @@ static void records(void *ctx, const struct topic_record *records, size_t count)
     event->count = count;
     int64_t wall_ms = clock_wall_ms();
     for (size_t i = 0; i < count; i++)
-        intake_record(&event->items[i], &records[i], &port->intake, wall_ms);
+        decode(port, &event->items[i], &records[i], wall_ms);
     inbox_push(port->inbox, &event->event.node);
 }
 

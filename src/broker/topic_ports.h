@@ -10,7 +10,8 @@ struct source_port {
     struct inbox *inbox;
     struct gate *gate;
     struct intake_limits intake;
-    uint32_t index; /* of the source in engine_options.sources */
+    const struct intake_raw *raw; /* NULL: the topic holds activations */
+    uint32_t index;               /* of the source in engine_options.sources */
     const char *topic;
     struct meters *meters;
 };

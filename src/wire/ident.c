@@ -28,6 +28,13 @@ static void uuid_format(char *out, const uint8_t uuid[UUID_LEN], bool dashed)
     *out = '\0';
 }
 
+static uint8_t *put_big_endian(uint8_t *out, uint64_t value, size_t size)
+{
+    for (size_t i = size; i > 0; i--)
+        *out++ = (uint8_t)(value >> (8 * (i - 1)));
+    return out;
+}
+
 void ident_retry(char out[IDENT_DASHED_LEN + 1], struct bytes parent_id, uint32_t attempts)
 {
     static const char label[] = "taskmill retry"; /* its NUL is part of the input */
@@ -36,6 +43,22 @@ void ident_retry(char out[IDENT_DASHED_LEN + 1], struct bytes parent_id, uint32_
     const struct bytes parts[] = {bytes_of(label, sizeof(label)), parent_id,
                                   bytes_of(tail, sizeof(tail))};
     uint8_t digest[32];
+    sha256(digest, parts, sizeof(parts) / sizeof(parts[0]));
+    uuid_mark(digest, 8);
+    uuid_format(out, digest, true);
+}
+
+void ident_raw(char out[IDENT_DASHED_LEN + 1], const struct ident_place *place)
+{
+    static const char label[] = "taskmill raw"; /* its NUL is part of the input */
+    uint8_t numbers[4 + 8 + 8], *end = numbers, digest[32];
+    end = put_big_endian(end, (uint32_t)place->partition, 4);
+    end = put_big_endian(end, (uint64_t)place->offset, 8);
+    end = put_big_endian(end, (uint64_t)place->timestamp_ms, 8);
+    const struct bytes parts[] = {bytes_of(label, sizeof(label)),
+                                  bytes_of(place->cluster, strlen(place->cluster) + 1),
+                                  bytes_of(place->topic, strlen(place->topic) + 1),
+                                  bytes_of(numbers, (size_t)(end - numbers))};
     sha256(digest, parts, sizeof(parts) / sizeof(parts[0]));
     uuid_mark(digest, 8);
     uuid_format(out, digest, true);

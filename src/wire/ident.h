@@ -14,6 +14,16 @@
 
 /* SHA-256("taskmill retry" NUL parent_id NUL attempts as 4 bytes big-endian). */
 void ident_retry(char out[IDENT_DASHED_LEN + 1], struct bytes parent_id, uint32_t attempts);
+/* Where a message that is no activation was read (spec/broker.md 3.5): reading it again gives the
+ * same id. SHA-256("taskmill raw" NUL cluster NUL topic NUL partition as 4 bytes, offset and
+ * timestamp_ms as 8 bytes each, big-endian, two's complement). */
+struct ident_place {
+    const char *cluster, *topic;
+    int32_t partition;
+    int64_t offset;
+    int64_t timestamp_ms; /* as the log says; -1: none */
+};
+void ident_raw(char out[IDENT_DASHED_LEN + 1], const struct ident_place *place);
 /* From 16 random bytes (of the caller, so that callers stay reproducible). */
 void ident_random(char out[IDENT_HEX_LEN + 1], const uint8_t random[16]);
 /* The original's bucket (spec/broker.md 4.4): last byte of a UUID in any of its spellings, else 0.

@@ -89,7 +89,19 @@ int params_open(struct bytes packed, struct bytes *args, struct bytes *kwargs, c
     return kwargs->len > 0 ? check_keywords(*kwargs, why) : 0;
 }
 
+static int clamp_level(int64_t level)
+{
+    if (level < ZSTD_minCLevel())
+        return ZSTD_minCLevel();
+    return level > ZSTD_maxCLevel() ? ZSTD_maxCLevel() : (int)level;
+}
+
 int params_compress(struct bytes in, struct buf *out, const char **why)
+{
+    return params_compress_at(in, PARAMS_ZSTD_LEVEL, out, why);
+}
+
+int params_compress_at(struct bytes in, int64_t level, struct buf *out, const char **why)
 {
     size_t bound = ZSTD_compressBound(in.len);
     if (ZSTD_isError(bound)) {
@@ -97,7 +109,7 @@ int params_compress(struct bytes in, struct buf *out, const char **why)
         return ERR_TOO_LARGE;
     }
     buf_reserve(out, bound);
-    size_t len = ZSTD_compress(out->ptr + out->len, bound, in.ptr, in.len, PARAMS_ZSTD_LEVEL);
+    size_t len = ZSTD_compress(out->ptr + out->len, bound, in.ptr, in.len, clamp_level(level));
     if (ZSTD_isError(len)) {
         *why = ZSTD_getErrorName(len);
         return ERR_SYSTEM;

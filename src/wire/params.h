@@ -74,9 +74,11 @@ int params_open(struct bytes packed, struct bytes *args, struct bytes *kwargs, c
 int params_to_json(struct bytes packed, struct buf *out, const char **why);
 int params_from_json(struct bytes json, struct buf *packed, const char **why);
 
-/* zstd. compress writes one frame with content size, no checksum. decompress needs the content size
- * and refuses more than `max` bytes (ERR_TOO_LARGE). */
+/* zstd. compress writes one frame with content size, no checksum; a level that zstd does not know
+ * is cut to the nearest one, 0 is its default. decompress needs the content size and refuses more
+ * than `max` bytes (ERR_TOO_LARGE). */
 int params_compress(struct bytes in, struct buf *out, const char **why);
+int params_compress_at(struct bytes in, int64_t level, struct buf *out, const char **why);
 int params_decompress(struct bytes in, size_t max, struct buf *out, const char **why);
 /* The same for compressed JSON: a text field cannot hold a frame, so it holds its base64. */
 int params_decompress_text(struct bytes base64, size_t max, struct buf *out, const char **why);

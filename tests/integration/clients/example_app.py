@@ -104,6 +104,17 @@ def discard(tag):
     raise ValueError(tag)
 
 
+@tasks.register(name="raw", retry=Retry(times=3, delay=0))
+def raw(payload, **nothing):
+    """The task of a raw topic: the argument is a message as it was, the tag, perhaps after "again"."""
+    assert type(payload) is bytes and not nothing
+    words = payload.decode().split()
+    ran(words[-1])
+    with open(os.environ["EXAMPLE_RUNS"]) as runs:
+        if words[0] == "again" and sum(f" {words[-1]} " in line for line in runs) < 2:
+            raise RetryTaskError()
+
+
 @tasks.register(name="sleep", processing_deadline_duration=2)
 def sleep(tag, seconds):
     ran(tag)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -46,6 +47,9 @@ controlled.shutdown.enable=false
 broker.session.timeout.ms=1000
 broker.heartbeat.interval.ms=200
 """
+
+
+GROUP = "group"  # of topics_config()
 
 
 @dataclass
@@ -289,6 +293,18 @@ class Kafka:
         now and then, and fails if what follows in memory is no text."""
         return {place.partition: place.offset for place in self._committed(group, topic)}
 
+    def members(self, group):
+        """The group's members: [(member id, {(topic, partition), ...})], or None while it rebalances."""
+        found = self._admin.describe_consumer_groups([group])[group].result(30)
+        if found.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY):
+            return None
+        return [(m.member_id, {(p.topic, p.partition) for p in m.assignment.topic_partitions})
+                for m in found.members]
+
+    def wait_group_empty(self, group, timeout_s=30):
+        """Waits until every member has left or timed out."""
+        wait_for(lambda: self.members(group) == [], f"the end of all members of {group}", timeout_s, 0.1)
+
     def commit(self, group, topic, offsets, metadata=""):
         """Commits {partition: offset} for a group without members, as an operator's reset does."""
         places = [TopicPartition(topic, p, offset, metadata) for p, offset in offsets.items()]
@@ -308,6 +324,25 @@ class Kafka:
             return None
         return wait_for(reached, lambda: f"commits {offsets} of {group}, {topic}; there are "
                         f"{self.committed(group, topic)}", timeout_s, 0.05)
+
+
+def topics_config(consumed, retry, dlq, clusters, reset="earliest"):
+    """The part of a broker's configuration about Kafka. `clusters`: {name: Kafka, or a dict of settings};
+    a topic is "cluster/topic", a consumed one comes with its settings (the group is GROUP unless given)."""
+    def topic(place, **settings):
+        cluster, name = place.split("/")
+        return name, {"cluster": cluster, "consumer_group": GROUP, **settings}
+
+    return {
+        "kafka_clusters": {name: {"address": it.bootstrap} if isinstance(it, Kafka) else it
+                           for name, it in clusters.items()},
+        "kafka_topics": dict([topic(place, **settings) for place, settings in consumed.items()] +
+                             [topic(place, produce_only=True) for place in (retry, dlq)
+                              if place not in consumed]),
+        "kafka_retry_topic": retry.split("/")[1],
+        "kafka_deadletter_topic": dlq.split("/")[1],
+        "kafka_auto_offset_reset": reset,
+    }
 
 
 def _record(message):

@@ -182,7 +182,6 @@ static void default_options(struct world *world)
         .source_count = 1,
         .retry_topic = "retries",
         .deadletter_topic = "dlq",
-        .cluster = "main",
         .ports = {.ctx = world,
                   .reply = on_reply,
                   .release = on_release,

@@ -18,6 +18,33 @@ static void test_retry_is_derived(void **state)
     assert_string_not_equal(id, again);
 }
 
+static void test_raw_is_derived(void **state)
+{
+    (void)state;
+    char id[IDENT_DASHED_LEN + 1];
+    struct ident_place place = {.cluster = "main",
+                                .topic = "events",
+                                .partition = 2,
+                                .offset = 77,
+                                .timestamp_ms = 1700000000123};
+    ident_raw(id, &place);
+    assert_string_equal(id, "05bb1ec8-c9b6-802e-be90-21937ac4cc6c");
+    place.timestamp_ms = -1;
+    ident_raw(id, &place);
+    assert_string_equal(id, "02d16335-3023-8899-a701-b0decc048c96");
+    place = (struct ident_place){.cluster = "", .topic = "", .offset = INT64_C(1) << 62};
+    ident_raw(id, &place);
+    assert_string_equal(id, "d455c566-b809-85da-835d-5c48c0e4aa8a");
+    /* Where one name ends counts. */
+    place = (struct ident_place){.cluster = "mai",
+                                 .topic = "nevents",
+                                 .partition = 2,
+                                 .offset = 77,
+                                 .timestamp_ms = 1700000000123};
+    ident_raw(id, &place);
+    assert_string_equal(id, "59a55af3-6f5e-8310-a2e4-c74f393f3a12");
+}
+
 static void test_random_is_version_4(void **state)
 {
     (void)state;
@@ -68,6 +95,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_retry_is_derived),
+        cmocka_unit_test(test_raw_is_derived),
         cmocka_unit_test(test_random_is_version_4),
         cmocka_unit_test(test_bucket_of_every_spelling),
         cmocka_unit_test(test_bucket_of_anything_else_is_0),

@@ -213,6 +213,22 @@ static void test_zstd(void **state)
     buf_free(&plain);
 }
 
+static void test_zstd_levels(void **state)
+{
+    (void)state;
+    static const int64_t levels[] = {INT64_MIN, -2, 0, 1, 3, 22, 23, INT64_MAX};
+    struct bytes text = bytes_str("hello hello hello hello");
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
+        struct buf frame = {0}, plain = {0};
+        const char *why;
+        assert_int_equal(params_compress_at(text, levels[i], &frame, &why), 0);
+        assert_int_equal(params_decompress(buf_bytes(&frame), text.len, &plain, &why), 0);
+        assert_true(bytes_equal(buf_bytes(&plain), text));
+        buf_free(&frame);
+        buf_free(&plain);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_bad_json),
         cmocka_unit_test(test_json_depth),
         cmocka_unit_test(test_zstd),
+        cmocka_unit_test(test_zstd_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
