@@ -94,6 +94,10 @@ struct taskmill_app_options {
                                 namespace -> topic), TASKWORKER_DEFAULT_TOPIC, then "taskworker" in
                                 Kafka, the only topic of a broker */
     uint32_t send_timeout_s; /* default 10 */
+    /* TLS to the broker, if any of these is given or set as TASKMILL_TLS_CA, _CERT, _KEY, _NAME: */
+    const char *tls_ca;             /* PEM file of authorities; default: those of the system */
+    const char *tls_cert, *tls_key; /* PEM files of our own certificate; default: none */
+    const char *tls_name;           /* what the broker's certificate must name; default: its host */
 };
 
 /* NULL if the options are wrong. Nothing is connected before the first send. */

@@ -11,7 +11,7 @@ build_packages=(
 )
 test_packages=(
     clang clang-format clang-tidy shellcheck
-    beanstalkd redis-server nghttp2-client kcat maven python3-venv sqlite3 procps
+    beanstalkd redis-server nghttp2-client kcat maven openssl python3-venv sqlite3 procps
     libnss-wrapper systemd
 )
 

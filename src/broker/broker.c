@@ -281,11 +281,17 @@ static int create_service(struct broker *broker, struct err_text *why)
     struct bytes *secrets = mem_calloc(cfg->grpc_shared_secret.count, sizeof *secrets);
     for (size_t i = 0; i < cfg->grpc_shared_secret.count; i++)
         secrets[i] = bytes_str(cfg->grpc_shared_secret.items[i]);
+    struct rpc_tls_options tls = {.ca_path = cfg->grpc_tls_client_ca_location,
+                                  .certificate_path = cfg->grpc_tls_certificate_location,
+                                  .key_path = cfg->grpc_tls_key_location};
     struct service_options options = {.address = cfg->grpc_addr,
                                       .port = (uint16_t)cfg->grpc_port,
                                       .threads = cfg->grpc_threads,
                                       .secrets = secrets,
                                       .secret_count = cfg->grpc_shared_secret.count,
+                                      .tls = tls.certificate_path ? &tls : NULL,
+                                      .max_age_ms = cfg->grpc_max_connection_age_ms,
+                                      .max_idle_ms = cfg->grpc_max_connection_idle_ms,
                                       .intake = intake_limits(cfg),
                                       .inbox = &broker->inbox,
                                       .meters = broker->meters};

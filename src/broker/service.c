@@ -241,6 +241,8 @@ int service_create(struct service **out, const struct service_options *options,
         .turn_end = turn_end,
         .secrets = options->secrets,
         .secret_count = options->secret_count,
+        .tls = options->tls,
+        .limits = {.age_ms = options->max_age_ms, .idle_timeout_ms = options->max_idle_ms},
     };
     int rc = rpc_server_create(&service->server, &server, why);
     if (rc) {

@@ -17,6 +17,8 @@ struct service_options {
     uint32_t threads;
     const struct bytes *secrets;
     size_t secret_count;
+    const struct rpc_tls_options *tls; /* NULL: plain text */
+    uint32_t max_age_ms, max_idle_ms;  /* of connections; 0: none */
     struct intake_limits intake;
     struct inbox *inbox; /* the engine's */
     struct meters *meters;

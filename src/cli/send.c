@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/cli_tls.h"
 
 static const char help[] =
     "usage: taskmill send NAMESPACE:TASK [VALUE...] [NAME=VALUE...] [OPTIONS]\n"
@@ -30,8 +31,7 @@ static const char help[] =
     "  --rpc-host H:P    the broker; default: TASKMILL_BROKER, then 127.0.0.1:50051\n"
     "  --kafka H:P,...   to Kafka instead; also TASKMILL_KAFKA\n"
     "  --topic T         default: TASKWORKER_DEFAULT_TOPIC, then the broker's, in Kafka "
-    "'taskworker'\n"
-    "\n"
+    "'taskworker'\n" CLI_TLS_HELP "\n"
     "TASKMILL_RPC_SECRET signs the call.\n"
     "\n"
     "example: taskmill send billing:billing.send_invoice 42 email=a@b.c --countdown 10\n";
@@ -65,6 +65,7 @@ static const struct cli_option options[] = {{OPT_APPLICATION, "application", 0, 
                                             {OPT_RPC_HOST, "rpc-host", 0, true},
                                             {OPT_KAFKA, "kafka", 0, true},
                                             {OPT_TOPIC, "topic", 0, true},
+                                            CLI_TLS_OPTIONS,
                                             {0}};
 
 struct request {
@@ -74,6 +75,7 @@ struct request {
     struct taskmill_header *headers;
     size_t header_count;
     struct taskmill_app_options app;
+    struct rpc_tls_options tls;
     struct taskmill_send_options send;
     char id[TASKMILL_ID_SIZE];
 };
@@ -173,6 +175,8 @@ static int take_option(const struct cli_args *args, int option, struct request *
 {
     struct taskmill_task_options *task = &request->send.task;
 
+    if (cli_tls_take(args, option, &request->tls))
+        return CLI_OK;
     switch (option) {
     case OPT_APPLICATION:
         return take_text(args->value, &request->application);
@@ -263,6 +267,10 @@ static int send_task(const struct cli_args *args, struct request *request)
         env_or("TASKMILL_KAFKA", NULL) == NULL)
         request->app.broker = env_or("TASKMILL_BROKER", "127.0.0.1:50051");
     request->app.size = sizeof request->app;
+    request->app.tls_ca = request->tls.ca_path;
+    request->app.tls_cert = request->tls.certificate_path;
+    request->app.tls_key = request->tls.key_path;
+    request->app.tls_name = request->tls.name;
     request->send.size = sizeof request->send;
     request->send.id = request->id;
     request->send.undeclared = true;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/cli_tls.h"
 #include "client/dispatch.h"
 #include "worker/worker.h"
 
@@ -28,8 +29,7 @@ static const char help[] =
     "  --health-check-sec-per-touch S   default 1\n"
     "  --rebalance-after N        with several brokers, ask the others after N tasks; default 32\n"
     "  --drain-timeout S          how long reports may take at the end; default 30\n"
-    "  --log-filter F             default: TASKMILL_LOG, then info\n"
-    "\n"
+    "  --log-filter F             default: TASKMILL_LOG, then info\n" CLI_TLS_HELP "\n"
     "TASKMILL_RPC_SECRET signs the calls. Accepted without effect, for existing command lines:\n"
     "--processing-pool-name, --result-queue-maxsize, --child-tasks-queue-maxsize.\n"
     "\n"
@@ -71,6 +71,7 @@ static const struct cli_option options[] = {{OPT_MODULE, "module", 'm', true},
                                             {OPT_IGNORED, "processing-pool-name", 0, true},
                                             {OPT_IGNORED, "result-queue-maxsize", 0, true},
                                             {OPT_IGNORED, "child-tasks-queue-maxsize", 0, true},
+                                            CLI_TLS_OPTIONS,
                                             {0}};
 
 #define CONCURRENCY_MAX 4096
@@ -131,6 +132,8 @@ static int take_number(const struct cli_args *args, int option, struct settings 
 
 static int take_option(const struct cli_args *args, int option, struct settings *s)
 {
+    if (cli_tls_take(args, option, &s->worker.tls))
+        return CLI_OK;
     switch (option) {
     case CLI_BAD:
         return CLI_USAGE;

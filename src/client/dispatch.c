@@ -50,7 +50,13 @@ bool dispatch_to_kafka(const struct taskmill_app *app)
     return kafka != NULL;
 }
 
-void dispatch_default_broker(struct taskmill_app *app, const char *broker, const char *secret)
+static char *copy_or_null(const char *text)
+{
+    return text != NULL ? mem_strdup(text) : NULL;
+}
+
+void dispatch_default_broker(struct taskmill_app *app, const char *broker, const char *secret,
+                             const struct rpc_tls_options *tls)
 {
     const char *known_broker, *kafka;
 
@@ -60,6 +66,31 @@ void dispatch_default_broker(struct taskmill_app *app, const char *broker, const
     app->broker = mem_strdup(broker);
     if (secret != NULL && app->rpc_secret == NULL)
         app->rpc_secret = mem_strdup(secret);
+    if (tls == NULL || app->tls_ca != NULL || app->tls_cert != NULL || app->tls_name != NULL)
+        return;
+    app->tls_ca = copy_or_null(tls->ca_path);
+    app->tls_cert = copy_or_null(tls->certificate_path);
+    app->tls_key = copy_or_null(tls->key_path);
+    app->tls_name = copy_or_null(tls->name);
+}
+
+int dispatch_tls(const struct rpc_tls_options *given, struct rpc_tls **out, struct err_text *why)
+{
+    struct rpc_tls_options options = *given;
+
+    if (options.ca_path == NULL)
+        options.ca_path = env_text("TASKMILL_TLS_CA");
+    if (options.certificate_path == NULL && options.key_path == NULL) {
+        options.certificate_path = env_text("TASKMILL_TLS_CERT");
+        options.key_path = env_text("TASKMILL_TLS_KEY");
+    }
+    if (options.name == NULL)
+        options.name = env_text("TASKMILL_TLS_NAME");
+    *out = NULL;
+    if (options.ca_path == NULL && options.certificate_path == NULL && options.key_path == NULL &&
+        options.name == NULL)
+        return 0;
+    return rpc_tls_client_new(out, &options, why);
 }
 
 int dispatch_secret(const char *text, char **secret)
@@ -90,6 +121,8 @@ static int open_broker(struct dispatcher *dispatcher, const struct taskmill_app 
                        const char *broker)
 {
     struct rpc_client_options options = {.connect_timeout_ms = dispatcher->timeout_ms};
+    const struct rpc_tls_options tls = {app->tls_ca, app->tls_cert, app->tls_key, app->tls_name};
+    struct err_text why;
     const char *text = app->rpc_secret ? app->rpc_secret : getenv("TASKMILL_RPC_SECRET");
     char host[HOSTPORT_HOST_MAX], *secret;
     int rv;
@@ -97,16 +130,20 @@ static int open_broker(struct dispatcher *dispatcher, const struct taskmill_app 
     if (hostport_parse(broker, host, &options.port) != 0)
         return error_set(ERR_INVALID, "broker '%s': write host:port, for example 127.0.0.1:50051",
                          broker);
-    rv = dispatch_secret(text, &secret);
-    if (rv != 0)
-        return rv;
+    if ((rv = dispatch_tls(&tls, &options.tls, &why)) != 0)
+        return error_set(rv, "%s", why.s);
+    if ((rv = dispatch_secret(text, &secret)) != 0)
+        goto out;
     options.host = host;
     if (secret != NULL)
         options.secret = bytes_str(secret);
     dispatcher->rpc = rpc_client_new(&options);
     dispatcher->broker = mem_strdup(broker);
     mem_free(secret);
-    return 0;
+
+out:
+    rpc_tls_unref(options.tls);
+    return rv;
 }
 
 static int open_dispatcher(struct taskmill_app *app)

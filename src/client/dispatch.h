@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "client/registry.h"
+#include "rpc/tls.h"
 
 struct dispatch_item {
     struct blob *activation;
@@ -19,8 +20,15 @@ int dispatch_items(struct taskmill_app *app, const struct dispatch_item *items, 
 /* Does this app send to Kafka? False when the destination is not known. */
 bool dispatch_to_kafka(const struct taskmill_app *app);
 
-/* Where an app sends that names no destination, nor does the environment. */
-void dispatch_default_broker(struct taskmill_app *app, const char *broker, const char *secret);
+/* Where an app sends that names no destination, nor does the environment. secret and tls may be
+ * NULL; all is copied. */
+void dispatch_default_broker(struct taskmill_app *app, const char *broker, const char *secret,
+                             const struct rpc_tls_options *tls);
+
+/* What a client of ours needs to speak TLS, read from the files that `given` names and, for what it
+ * does not name, those of TASKMILL_TLS_CA, _CERT, _KEY and _NAME. None of them: 0 and *out NULL,
+ * that is plain text. The caller unrefs *out. Errors as rpc_tls_client_new. */
+int dispatch_tls(const struct rpc_tls_options *given, struct rpc_tls **out, struct err_text *why);
 
 void dispatch_close(struct dispatcher *dispatcher);
 

@@ -73,6 +73,10 @@ struct taskmill_app *taskmill_app_new_with(const char *name,
     app->kafka = copy_or_null(given.kafka);
     app->rpc_secret = copy_or_null(given.rpc_secret);
     app->topic = copy_or_null(given.topic);
+    app->tls_ca = copy_or_null(given.tls_ca);
+    app->tls_cert = copy_or_null(given.tls_cert);
+    app->tls_key = copy_or_null(given.tls_key);
+    app->tls_name = copy_or_null(given.tls_name);
     if (given.send_timeout_s != 0)
         app->send_timeout_s = given.send_timeout_s;
     return app;
@@ -116,6 +120,10 @@ void registry_app_free(struct taskmill_app *app)
     mem_free(app->rpc_secret);
     mem_free(app->kafka);
     mem_free(app->topic);
+    mem_free(app->tls_ca);
+    mem_free(app->tls_cert);
+    mem_free(app->tls_key);
+    mem_free(app->tls_name);
     mem_free(app);
 }
 

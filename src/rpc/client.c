@@ -181,6 +181,7 @@ struct rpc_client *rpc_client_new(const struct rpc_client_options *options)
     client->keepalive_ms = options->keepalive_ms ? options->keepalive_ms : 20000;
     client->secret =
         bytes_of(mem_strndup(options->secret.ptr, options->secret.len), options->secret.len);
+    client->tls_config = rpc_tls_ref(options->tls);
     client->fd = -1;
     client->free_slot = SLOT_NONE;
     list_init(&client->waiting);
@@ -212,6 +213,7 @@ void rpc_client_free(struct rpc_client *client)
         free_call(container_of(node, struct client_call, node));
     heap_free(&client->deadlines);
     mem_free(client->slots);
+    rpc_tls_unref(client->tls_config);
     mem_free((void *)client->secret.ptr);
     mem_free(client->authority);
     mem_free(client->host);
@@ -271,9 +273,13 @@ short rpc_client_events(const struct rpc_client *client)
         return 0;
     case LINK_CONNECTING:
         return POLLOUT;
+    case LINK_SECURING:
+        return tls_stream_wants_write(client->tls) ? POLLOUT : POLLIN;
     case LINK_UP:
         break;
     }
+    if (client->tls && tls_stream_wants_write(client->tls))
+        return POLLIN | POLLOUT;
     bool wants_out = client->out.len > client->out_head || !list_empty(&client->waiting) ||
                      nghttp2_session_want_write(client->session);
     return (short)(POLLIN | (wants_out ? POLLOUT : 0));
@@ -295,7 +301,8 @@ int64_t rpc_client_next_ms(const struct rpc_client *client)
 
     if (client->state == LINK_NONE && !list_empty(&client->waiting))
         return 0; /* a connection is to be made */
-    if (client->state == LINK_CONNECTING && client->connect_deadline_ms < due_ms)
+    if ((client->state == LINK_CONNECTING || client->state == LINK_SECURING) &&
+        client->connect_deadline_ms < due_ms)
         due_ms = client->connect_deadline_ms;
     return keepalive_ms < due_ms ? keepalive_ms : due_ms;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gRPC client over nghttp2: unary calls on one connection, driven by the caller's event loop, plus
- * a blocking form for tools. Never blocks except where said; one connection belongs to one thread.
+ * gRPC client over nghttp2, in plain text or TLS: unary calls on one connection, driven by the
+ * caller's event loop, plus a blocking form for tools. Never blocks except where said; one
+ * connection belongs to one thread.
  *
  *   struct rpc_client *c = rpc_client_new(&options);
  *   loop:
@@ -22,6 +23,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "rpc/status.h"
+#include "rpc/tls.h"
 
 struct rpc_client;
 
@@ -31,6 +33,8 @@ struct rpc_client_options {
     uint32_t connect_timeout_ms; /* 0: 5000 */
     uint32_t message_max;        /* bytes of a response; 0: 10485760. Above: RESOURCE_EXHAUSTED */
     struct bytes secret;         /* signs every request when not empty; copied */
+    struct rpc_tls *tls;         /* of rpc_tls_client_new; takes a reference of its own. NULL: plain
+                                    text. connect_timeout_ms covers the handshake */
     uint32_t keepalive_ms; /* PING after so much silence with calls open, loss after as much again;
                               0: 20000 */
 };

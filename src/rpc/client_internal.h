@@ -46,7 +46,7 @@ struct call_slot {
     uint32_t next_free;
 };
 
-enum link_state { LINK_NONE, LINK_CONNECTING, LINK_UP };
+enum link_state { LINK_NONE, LINK_CONNECTING, LINK_SECURING, LINK_UP };
 
 struct rpc_client {
     char *host, *authority;
@@ -54,21 +54,24 @@ struct rpc_client {
     uint16_t port;
     uint32_t connect_timeout_ms, message_max, keepalive_ms;
     struct bytes secret;
+    struct rpc_tls *tls_config; /* NULL: plain text */
 
     enum link_state state;
     int fd;
+    struct tls_stream *tls; /* NULL: plain text, or not connected */
     nghttp2_session *session;
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option;
     struct addrinfo *addresses, *address; /* all, and the one that is being tried */
     int64_t connect_deadline_ms;
-    bool is_going; /* GOAWAY was received */
+    bool has_settings; /* of the server: it speaks HTTP/2 */
+    bool is_going;     /* GOAWAY was received */
     int64_t heard_ms,
         ping_ms;    /* last bytes from the peer; PING without answer since, or CLOCK_NEVER */
     struct buf out; /* frames not yet written */
     size_t out_head;
     uint8_t *in;
-    char why[256]; /* why the link failed */
+    char why[640]; /* why the link failed */
 
     struct list waiting, streams;
     struct heap deadlines;

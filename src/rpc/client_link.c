@@ -110,6 +110,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 
     if (frame->hd.type == NGHTTP2_GOAWAY)
         client->is_going = true;
+    else if (frame->hd.type == NGHTTP2_SETTINGS)
+        client->has_settings = true;
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
         return 0;
     if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
@@ -208,6 +210,8 @@ void client_link_reset(struct rpc_client *client, struct client_call *call)
 
 static void forget_socket(struct rpc_client *client)
 {
+    tls_stream_free(client->tls);
+    client->tls = NULL;
     if (client->fd >= 0)
         close(client->fd);
     client->fd = -1;
@@ -287,18 +291,48 @@ static int start_session(struct rpc_client *client)
     return 0;
 }
 
-static void connected(struct rpc_client *client)
+static void link_up(struct rpc_client *client)
 {
-    int one = 1;
-
-    (void)setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     client->state = LINK_UP;
+    client->has_settings = false;
     client->heard_ms = client->now_ms;
     client->ping_ms = CLOCK_NEVER;
     freeaddrinfo(client->addresses);
     client->addresses = client->address = NULL;
     if (start_session(client) != 0)
         client_link_lose(client, "HTTP/2 session cannot be made");
+}
+
+/* Another address would meet the same server, or one with the same certificate: none is tried. */
+static void secure(struct rpc_client *client)
+{
+    struct err_text why;
+    int rv = tls_stream_handshake(client->tls, &why);
+
+    if (rv == 0) {
+        link_up(client);
+        return;
+    }
+    if (rv == ERR_BUSY && client->now_ms < client->connect_deadline_ms)
+        return;
+    if (rv == ERR_BUSY)
+        (void)err_set(&why, rv, "TLS: no answer in %u ms", client->connect_timeout_ms);
+    (void)snprintf(client->why, sizeof(client->why), "cannot connect: %s", why.s);
+    fail_connect(client);
+}
+
+static void connected(struct rpc_client *client)
+{
+    int one = 1;
+
+    (void)setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (!client->tls_config) {
+        link_up(client);
+        return;
+    }
+    client->state = LINK_SECURING;
+    client->tls = tls_stream_new(client->tls_config, client->fd, client->host);
+    secure(client);
 }
 
 static void note_failure(struct rpc_client *client, int error)
@@ -378,20 +412,45 @@ static void check_connect(struct rpc_client *client)
 
 /* --- reading and writing --------------------------------------------------------------------- */
 
+static ssize_t read_plain(struct rpc_client *client, struct err_text *why)
+{
+    ssize_t rv;
+
+    do
+        rv = recv(client->fd, client->in, READ_LEN, MSG_DONTWAIT);
+    while (rv < 0 && errno == EINTR);
+    if (rv >= 0)
+        return rv;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_BUSY
+                                                   : err_set(why, ERR_IO, "%s", strerror(errno));
+}
+
+/* A server that wants TLS hangs up on plain text without a word that we could read. */
+static void lose_reading(struct rpc_client *client, const char *why)
+{
+    struct err_text text;
+
+    if (client->has_settings || client->tls)
+        (void)err_set(&text, 0, "%s", why);
+    else
+        (void)err_set(&text, 0, "%s; perhaps the server speaks TLS, which was not asked for", why);
+    client_link_lose(client, text.s);
+}
+
 /* True when there may be more. */
 static bool read_once(struct rpc_client *client)
 {
-    ssize_t len = recv(client->fd, client->in, READ_LEN, MSG_DONTWAIT);
+    struct err_text why;
+    ssize_t len = client->tls ? tls_stream_read(client->tls, client->in, READ_LEN, &why)
+                              : read_plain(client, &why);
 
     if (len < 0) {
-        if (errno == EINTR)
-            return true;
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
-            client_link_lose(client, strerror(errno));
+        if (len != ERR_BUSY)
+            lose_reading(client, why.s);
         return false;
     }
     if (len == 0) {
-        client_link_lose(client, "connection closed by the server");
+        lose_reading(client, "connection closed by the server");
         return false;
     }
     client->heard_ms = client->now_ms;
@@ -410,6 +469,8 @@ void client_link_io(struct rpc_client *client)
         start_connect(client);
     if (client->state == LINK_CONNECTING)
         check_connect(client);
+    else if (client->state == LINK_SECURING)
+        secure(client);
     while (client->state == LINK_UP && read_once(client))
         ;
 }
@@ -423,9 +484,10 @@ static nghttp2_nv nv_of(const char *name, const void *value, size_t len)
 
 static void submit(struct rpc_client *client, struct client_call *call)
 {
+    const char *scheme = client->tls ? "https" : "http";
     nghttp2_nv nv[9] = {
         GRPC_STATIC_NV(":method", "POST"),
-        GRPC_STATIC_NV(":scheme", "http"),
+        nv_of(":scheme", scheme, strlen(scheme)),
         nv_of(":path", call->path.ptr, call->path.len),
         nv_of(":authority", client->authority, client->authority_len),
         GRPC_STATIC_NV("te", "trailers"),
@@ -497,20 +559,34 @@ static bool make_frames(struct rpc_client *client)
     return true;
 }
 
+static ssize_t write_plain(struct rpc_client *client, const uint8_t *ptr, size_t len,
+                           struct err_text *why)
+{
+    ssize_t rv;
+
+    do
+        rv = send(client->fd, ptr, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (rv < 0 && errno == EINTR);
+    if (rv >= 0)
+        return rv;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_BUSY
+                                                   : err_set(why, ERR_IO, "%s", strerror(errno));
+}
+
 /* True when all of `out` was written. */
 static bool write_out(struct rpc_client *client)
 {
     size_t len = client->out.len - client->out_head;
-    ssize_t rv;
+    const uint8_t *ptr = client->out.ptr + client->out_head;
+    struct err_text why;
 
     if (len == 0)
         return true;
-    do
-        rv = send(client->fd, client->out.ptr + client->out_head, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (rv < 0 && errno == EINTR);
+    ssize_t rv = client->tls ? tls_stream_write(client->tls, ptr, len, &why)
+                             : write_plain(client, ptr, len, &why);
     if (rv < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
-            client_link_lose(client, strerror(errno));
+        if (rv != ERR_BUSY)
+            client_link_lose(client, why.s);
         return false;
     }
     client->out_head += (size_t)rv;

@@ -48,14 +48,17 @@ static void fill_limits(struct rpc_limits *limits)
     set_default(&limits->body_timeout_ms, 30000);
     set_default(&limits->write_timeout_ms, 20000);
     set_default(&limits->resets_per_s, 100);
+    set_default(&limits->age_grace_ms, 30000);
+    set_default(&limits->handshakes, 256);
 }
 
 /* A quarter of the shortest time-out, so that none is late by more. */
 static int sweep_step_ms(const struct rpc_limits *limits)
 {
     uint32_t step_ms = SWEEP_STEP_MAX_MS * 4;
-    const uint32_t timeouts_ms[] = {limits->preface_timeout_ms, limits->body_timeout_ms,
-                                    limits->write_timeout_ms, limits->idle_timeout_ms};
+    const uint32_t timeouts_ms[] = {
+        limits->preface_timeout_ms, limits->body_timeout_ms, limits->write_timeout_ms,
+        limits->idle_timeout_ms,    limits->age_ms,          limits->age_grace_ms};
 
     for (size_t i = 0; i < sizeof(timeouts_ms) / sizeof(timeouts_ms[0]); i++)
         if (timeouts_ms[i] != 0 && timeouts_ms[i] < step_ms)
@@ -92,6 +95,59 @@ static void copy_secrets(struct rpc_server *server, const struct rpc_server_opti
         struct bytes secret = options->secrets[i];
         server->secrets[i] = bytes_of(mem_strndup(secret.ptr, secret.len), secret.len);
     }
+}
+
+/* --- TLS ------------------------------------------------------------------------------------- */
+
+static char *copy_path(const char *path)
+{
+    return path ? mem_strdup(path) : NULL;
+}
+
+static int set_up_tls(struct rpc_server *server, const struct rpc_tls_options *options,
+                      struct err_text *why)
+{
+    if (!options)
+        return 0;
+    server->tls_options =
+        (struct rpc_tls_options){.ca_path = copy_path(options->ca_path),
+                                 .certificate_path = copy_path(options->certificate_path),
+                                 .key_path = copy_path(options->key_path)};
+    return rpc_tls_server_new(&server->tls, &server->tls_options, why);
+}
+
+static void free_tls(struct rpc_server *server)
+{
+    rpc_tls_unref(server->tls);
+    mem_free((char *)server->tls_options.ca_path);
+    mem_free((char *)server->tls_options.certificate_path);
+    mem_free((char *)server->tls_options.key_path);
+    pthread_mutex_destroy(&server->tls_lock);
+}
+
+struct rpc_tls *server_tls(struct rpc_server *server)
+{
+    pthread_mutex_lock(&server->tls_lock);
+    struct rpc_tls *tls = rpc_tls_ref(server->tls);
+    pthread_mutex_unlock(&server->tls_lock);
+    return tls;
+}
+
+int rpc_server_reload_tls(struct rpc_server *server, struct err_text *why)
+{
+    struct rpc_tls *fresh, *old;
+
+    if (!server->tls_options.certificate_path)
+        return 0;
+    int rv = rpc_tls_server_new(&fresh, &server->tls_options, why);
+    if (rv != 0)
+        return rv;
+    pthread_mutex_lock(&server->tls_lock);
+    old = server->tls;
+    server->tls = fresh;
+    pthread_mutex_unlock(&server->tls_lock);
+    rpc_tls_unref(old);
+    return 0;
 }
 
 static int set_up_nghttp2(struct rpc_server *server)
@@ -292,13 +348,15 @@ int rpc_server_create(struct rpc_server **out, const struct rpc_server_options *
     server->sweep_step_ms = sweep_step_ms(&server->limits);
     copy_methods(server, options);
     copy_secrets(server, options);
+    pthread_mutex_init(&server->tls_lock, NULL);
     health_init(&server->health);
     health_set(&server->health, bytes_str(""), HEALTH_SERVING);
     if (set_up_nghttp2(server) != 0) {
         rv = err_set(why, ERR_SYSTEM, "nghttp2 cannot be set up");
         goto fail;
     }
-    if ((rv = init_threads(server, options->threads, why)) != 0 ||
+    if ((rv = set_up_tls(server, options->tls, why)) != 0 ||
+        (rv = init_threads(server, options->threads, why)) != 0 ||
         (rv = open_listener(server, options->address, options->port, why)) != 0)
         goto fail;
     *out = server;
@@ -383,6 +441,7 @@ void rpc_server_destroy(struct rpc_server *server)
     nghttp2_session_callbacks_del(server->callbacks);
     nghttp2_option_del(server->option);
     health_free(&server->health);
+    free_tls(server);
     for (size_t i = 0; i < server->secret_count; i++)
         mem_free((void *)server->secrets[i].ptr);
     mem_free(server->secrets);

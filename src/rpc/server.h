@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gRPC server over nghttp2: unary methods, health, signatures; epoll, a few threads.
+ * gRPC server over nghttp2: unary methods, health, signatures, TLS; epoll, a few threads.
  *
  * Life of a call
  *   1. An rpc thread has read and, when secrets are set, verified a whole request. It calls the
@@ -29,6 +29,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "rpc/status.h"
+#include "rpc/tls.h"
 
 struct rpc_server;
 struct rpc_call;
@@ -53,7 +54,12 @@ struct rpc_limits {
     uint32_t preface_timeout_ms; /* from accept to the first SETTINGS [10000] */
     uint32_t body_timeout_ms;    /* from HEADERS to END_STREAM [30000] */
     uint32_t write_timeout_ms;   /* peer takes no byte of what is queued [20000] */
-    uint32_t idle_timeout_ms;    /* no stream open [0 = never] */
+    uint32_t idle_timeout_ms;    /* no stream open: GOAWAY [0 = never] */
+    uint32_t age_ms;             /* a connection's age, 10 % more or less so that not all go at
+                                    once: GOAWAY, open streams may finish [0 = never] */
+    uint32_t age_grace_ms;       /* ... for so long, then it is closed [30000] */
+    uint32_t handshakes;         /* TLS handshakes under way [256]; above, the oldest is closed if
+                                    it had HANDSHAKE_FAIR_MS, else the newest */
     uint32_t resets_per_s;       /* sustained stream resets, by the peer or forced on us [100],
                                     burst ten times that; above: GOAWAY ENHANCE_YOUR_CALM */
 };
@@ -71,15 +77,24 @@ struct rpc_server_options {
     void (*turn_end)(void *ctx, uint32_t thread);
     const struct bytes *secrets; /* copied; none: no authentication. Health is always exempt. */
     size_t secret_count;
+    /* NULL: plain text. Else the port speaks TLS only; with ca_path clients must show a certificate
+     * of those authorities. The paths are copied, the files read by create and by reload_tls. */
+    const struct rpc_tls_options *tls;
     struct rpc_limits limits;
 };
 
 /* Binds and listens, starts no thread. ERR_SYSTEM with the address, the cause and what to do in
- * why. Health of service "" is SERVING; other services are unknown until set. */
+ * why; a code of rpc_tls_server_new with the file. Health of service "" is SERVING; other services
+ * are unknown until set. */
 int rpc_server_create(struct rpc_server **out, const struct rpc_server_options *options,
                       struct err_text *why);
 int rpc_server_start(struct rpc_server *server, struct err_text *why);
 uint16_t rpc_server_port(const struct rpc_server *server);
+
+/* Reads the files of options.tls again, for connections that come from now on; those that are open
+ * keep what they have. On failure (why names the file) nothing changes. Does nothing without TLS.
+ * Any thread, before rpc_server_destroy. */
+int rpc_server_reload_tls(struct rpc_server *server, struct err_text *why);
 
 /* Stops accepting, sends GOAWAY on every connection, lets open streams finish. */
 void rpc_server_drain(struct rpc_server *server);

@@ -42,6 +42,27 @@ struct conn *conn_new(struct server_thread *thread, int fd)
     return conn;
 }
 
+static void start_tls(struct conn *conn)
+{
+    struct rpc_tls *tls = server_tls(conn->thread->server);
+
+    conn->is_secure = !tls;
+    if (!tls)
+        return;
+    conn->tls = tls_stream_new(tls, conn->fd, NULL);
+    rpc_tls_unref(tls);
+    list_push_back(&conn->thread->handshakes, &conn->in_handshakes);
+}
+
+/* age_ms, 10 % more or less. */
+static int64_t choose_age_ms(struct server_thread *thread, uint32_t age_ms)
+{
+    thread->chance ^= thread->chance << 13;
+    thread->chance ^= thread->chance >> 17;
+    thread->chance ^= thread->chance << 5;
+    return (int64_t)age_ms * (900 + thread->chance % 201) / 1000;
+}
+
 static int start_session(struct conn *conn)
 {
     const struct rpc_server *server = conn->thread->server;
@@ -77,6 +98,9 @@ int conn_start(struct conn *conn)
     conn->resets =
         rate_new(limits->resets_per_s, limits->resets_per_s * RESET_BURST_FACTOR, thread->now_ms);
     conn->nuisances = rate_new(NUISANCES_PER_S, NUISANCES_BURST, thread->now_ms);
+    conn->age_due_ms =
+        limits->age_ms ? thread->now_ms + choose_age_ms(thread, limits->age_ms) : CLOCK_NEVER;
+    start_tls(conn);
     if (start_session(conn) != 0 ||
         epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event) != 0) {
         conn_close(conn, "cannot be served");
@@ -131,6 +155,10 @@ void conn_close(struct conn *conn, const char *why)
     conn->call_count++;
     if (conn->is_blocked)
         atomic_fetch_sub_explicit(&thread->open_streams, 1, memory_order_relaxed);
+    if (list_linked(&conn->in_handshakes))
+        list_remove(&thread->handshakes, &conn->in_handshakes);
+    tls_stream_free(conn->tls);
+    conn->tls = NULL;
     close(conn->fd);
     conn->fd = -1;
     nghttp2_session_del(conn->session);
@@ -162,22 +190,6 @@ bool conn_feed(struct conn *conn, struct bytes bytes)
     return false;
 }
 
-void conn_read(struct conn *conn)
-{
-    struct server_thread *thread = conn->thread;
-    ssize_t len;
-
-    do
-        len = recv(conn->fd, thread->in, SERVER_READ_LEN, MSG_DONTWAIT);
-    while (len < 0 && errno == EINTR);
-    if (len > 0)
-        conn_feed(conn, bytes_of(thread->in, (size_t)len));
-    else if (len == 0)
-        conn_close(conn, "by the peer");
-    else if (errno != EAGAIN && errno != EWOULDBLOCK)
-        conn_close(conn, "connection lost");
-}
-
 /* Tells the peer to go away and to stay away for a while; streams that are open die with the
  * connection. */
 static void enhance_calm(struct conn *conn, const char *why)
@@ -190,6 +202,7 @@ static void enhance_calm(struct conn *conn, const char *why)
         log_warn(RPC_LOG, NULL, "connection ended: %s", why);
     if (nghttp2_session_terminate_session(conn->session, NGHTTP2_ENHANCE_YOUR_CALM) != 0)
         conn_fail(conn, why);
+    conn_mark_dirty(conn);
 }
 
 static void count_reset(struct conn *conn)
@@ -202,6 +215,72 @@ static void count_nuisance(struct conn *conn)
 {
     if (!rate_take(&conn->nuisances, conn->thread->now_ms))
         enhance_calm(conn, "too many frames without use");
+}
+
+bool conn_secure(struct conn *conn)
+{
+    struct server_thread *thread = conn->thread;
+    struct err_text why;
+
+    if (conn->is_secure)
+        return true;
+    if (thread->handshakes_left == 0)
+        return false; /* the socket stays ready: it is its turn soon */
+    thread->handshakes_left--;
+    int rv = tls_stream_handshake(conn->tls, &why);
+    if (rv == ERR_BUSY) {
+        conn_mark_dirty(conn); /* it may have to wait until it can write */
+        return false;
+    }
+    if (rv != 0) {
+        if (rv != ERR_CLOSED && server_thread_may_log(thread))
+            log_warn(RPC_LOG, NULL, "connection refused: %s", why.s);
+        conn_close(conn, why.s);
+        return false;
+    }
+    conn->is_secure = true;
+    list_remove(&thread->handshakes, &conn->in_handshakes);
+    conn_mark_dirty(conn);
+    return true;
+}
+
+static ssize_t read_plain(struct conn *conn, uint8_t *ptr, size_t len)
+{
+    ssize_t rv;
+
+    do
+        rv = recv(conn->fd, ptr, len, MSG_DONTWAIT);
+    while (rv < 0 && errno == EINTR);
+    if (rv < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_BUSY : ERR_IO;
+    return rv;
+}
+
+static ssize_t read_some(struct conn *conn, uint8_t *ptr, size_t len)
+{
+    if (!conn->tls)
+        return read_plain(conn, ptr, len);
+    ssize_t rv = tls_stream_read(conn->tls, ptr, len, NULL);
+    if (tls_stream_wants_write(conn->tls))
+        conn_mark_dirty(conn);
+    for (uint32_t n = tls_stream_take_chatter(conn->tls); n > 0 && !conn->is_calm; n--)
+        count_nuisance(conn);
+    return rv;
+}
+
+void conn_read(struct conn *conn)
+{
+    struct server_thread *thread = conn->thread;
+
+    if (!conn_secure(conn))
+        return;
+    ssize_t len = read_some(conn, thread->in, SERVER_READ_LEN);
+    if (len > 0)
+        conn_feed(conn, bytes_of(thread->in, (size_t)len));
+    else if (len == 0)
+        conn_close(conn, "by the peer");
+    else if (len != ERR_BUSY)
+        conn_close(conn, "connection lost");
 }
 
 static int result(const struct conn *conn)
@@ -566,12 +645,21 @@ static void check_bodies(struct conn *conn, int64_t now_ms)
     }
 }
 
-static void end_idle(struct conn *conn)
+/* Age and idleness end a connection as a drain does: whatever the peer has sent before it knew is
+ * still served, so that no caller sees an error. */
+static void check_time_to_go(struct conn *conn)
 {
-    if (conn->has_goaway)
+    uint32_t idle_ms = conn->thread->server->limits.idle_timeout_ms;
+    int64_t now_ms = conn->thread->now_ms;
+
+    if (conn->has_notice)
         return;
-    conn->has_notice = true;
-    end_drain_notice(conn);
+    if (now_ms >= conn->age_due_ms)
+        conn->is_aged = true;
+    else if (!idle_ms || conn->idle_since_ms == CLOCK_NEVER ||
+             now_ms - conn->idle_since_ms < idle_ms)
+        return;
+    conn_drain(conn);
 }
 
 void conn_check(struct conn *conn)
@@ -585,11 +673,12 @@ void conn_check(struct conn *conn)
         conn_fail(conn, "no HTTP/2 preface in time");
     else if (owes_bytes && now_ms - conn->progress_ms >= limits->write_timeout_ms)
         conn_fail(conn, "peer takes no bytes");
+    else if (conn->is_aged && now_ms - conn->notice_ms >= limits->age_grace_ms)
+        conn_fail(conn, "its age and its grace are over");
     else if (conn->has_notice && now_ms - conn->notice_ms >= DRAIN_NOTICE_MS)
         end_drain_notice(conn);
-    else if (limits->idle_timeout_ms && conn->idle_since_ms != CLOCK_NEVER &&
-             now_ms - conn->idle_since_ms >= limits->idle_timeout_ms)
-        end_idle(conn);
+    else
+        check_time_to_go(conn);
 }
 
 void conn_drain(struct conn *conn)

@@ -97,6 +97,9 @@ struct server_thread {
     struct inbox_node *local_first, **local_tail; /* replies given on this thread, see rpc_reply */
     struct heap deadlines;                        /* of calls with a grpc-timeout */
     int64_t sweep_ms;                             /* when connections are next looked over */
+    struct list handshakes;                       /* connections in a TLS handshake, oldest first */
+    uint32_t handshakes_left; /* steps of handshakes that this turn may still take */
+    uint32_t chance;          /* xorshift state, for jitter */
     struct list watches;
     uint64_t health_seen; /* version that the watchers know */
     bool is_draining;
@@ -130,6 +133,10 @@ struct rpc_server {
     struct rpc_limits limits;
     int sweep_step_ms;
 
+    struct rpc_tls *tls; /* NULL: plain text; under the lock, see server_tls */
+    struct rpc_tls_options tls_options;
+    pthread_mutex_t tls_lock;
+
     int listen_fd; /* thread 0's once started */
     uint16_t port;
     int64_t accept_again_ms; /* thread 0: out of descriptors until then; 0: accepting */
@@ -154,6 +161,8 @@ void server_thread_free(struct server_thread *thread);
 bool server_thread_may_log(struct server_thread *thread);
 /* A turn's work between two looks at the sockets, at thread->now_ms. */
 void server_thread_work(struct server_thread *thread);
+/* The certificates that are good now, a reference of the caller's; NULL: plain text. Any thread. */
+struct rpc_tls *server_tls(struct rpc_server *server);
 /* Thread 0: takes what waits on the listening socket. */
 void server_accept(struct rpc_server *server);
 /* Thread 0: takes up listening again when a pause is over. */
@@ -165,12 +174,16 @@ struct conn {
     struct thread_msg msg; /* carries a new connection to its thread */
     struct server_thread *thread;
     struct list_node in_thread, in_dirty;
+    struct list_node in_handshakes;
     nghttp2_session *session; /* NULL once closed */
+    struct tls_stream *tls;   /* NULL: plain text */
     int fd;
+    bool is_secure;   /* the handshake is done, or there is none */
     bool is_blocked;  /* the socket takes no more: EPOLLOUT is on */
     bool is_failed;   /* to be closed as soon as no nghttp2 call is on the stack */
     bool has_preface; /* first SETTINGS seen */
     bool is_calm;     /* GOAWAY(ENHANCE_YOUR_CALM) was sent */
+    bool is_aged;     /* told to go because of its age */
     bool has_notice;  /* drain, step 1: GOAWAY with the highest stream id, and a PING */
     bool has_goaway;  /* drain, step 2: GOAWAY with the last stream id */
     const char *why;  /* reason of the end, for the log */
@@ -191,6 +204,7 @@ struct conn {
     int64_t idle_since_ms; /* CLOCK_NEVER while streams are open */
     int64_t progress_ms;   /* last time the peer took anything, or nothing was there to take */
     int64_t notice_ms;
+    int64_t age_due_ms; /* CLOCK_NEVER: without limit */
     struct rate resets, nuisances;
 };
 
@@ -199,7 +213,10 @@ struct conn *conn_new(struct server_thread *thread, int fd);
 int conn_start(struct conn *conn);
 /* Reads once and feeds it; may close and free the connection. */
 void conn_read(struct conn *conn);
-/* Bytes from the peer; false when the connection was closed and may be freed. */
+/* Goes on with the TLS handshake; false while it is not done, or the connection was closed and may
+ * be freed. */
+bool conn_secure(struct conn *conn);
+/* Plain bytes from the peer; false when the connection was closed and may be freed. */
 bool conn_feed(struct conn *conn, struct bytes bytes);
 /* Closes the socket; streams die; freed when no call points to it any more. */
 void conn_close(struct conn *conn, const char *why);

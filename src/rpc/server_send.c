@@ -220,16 +220,27 @@ static void set_blocked(struct conn *conn, bool blocked)
         atomic_fetch_sub_explicit(&conn->thread->open_streams, 1, memory_order_relaxed);
 }
 
-/* How many bytes the kernel took; 0 when it takes none now or the connection failed. */
-static size_t write_some(struct conn *conn, const uint8_t *ptr, size_t len)
+static ssize_t write_plain(struct conn *conn, const uint8_t *ptr, size_t len)
 {
     ssize_t rv;
 
     do
         rv = send(conn->fd, ptr, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (rv < 0 && errno == EINTR);
+    if (rv < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_BUSY : ERR_IO;
+    return rv;
+}
+
+/* How many bytes the kernel took (with TLS: in whole records, for a part of one is worth nothing to
+ * the peer); 0 when it takes none now or the connection failed. */
+static size_t write_some(struct conn *conn, const uint8_t *ptr, size_t len)
+{
+    ssize_t rv =
+        conn->tls ? tls_stream_write(conn->tls, ptr, len, NULL) : write_plain(conn, ptr, len);
+
     if (rv < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
+        if (rv != ERR_BUSY)
             conn_fail(conn, "connection lost while writing");
         return 0;
     }
@@ -297,10 +308,11 @@ static void write_frames(struct conn *conn)
 bool conn_flush(struct conn *conn)
 {
     conn->call_count++; /* keeps conn in memory while its calls end */
-    if (!conn->is_failed && write_backlog(conn))
+    if (!conn->is_failed && conn->is_secure && write_backlog(conn))
         write_frames(conn);
     if (!conn->is_failed)
-        set_blocked(conn, conn->backlog.len > 0);
+        set_blocked(conn,
+                    conn->backlog.len > 0 || (conn->tls && tls_stream_wants_write(conn->tls)));
     tell_deliveries(conn);
     bool is_over =
         conn->is_failed || (conn->backlog.len == 0 && !nghttp2_session_want_read(conn->session) &&

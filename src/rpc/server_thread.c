@@ -13,7 +13,14 @@
 
 #include "rpc/server_internal.h"
 
-enum { EVENTS_PER_TURN = 256, MESSAGES_PER_TURN = 8192, LOG_EVERY_MS = 1000 };
+enum {
+    EVENTS_PER_TURN = 256,
+    MESSAGES_PER_TURN = 8192,
+    LOG_EVERY_MS = 1000,
+    /* A step of a handshake costs up to a few ms of cryptography: calls may not wait for many. */
+    HANDSHAKES_PER_TURN = 4,
+    HANDSHAKE_FAIR_MS = 1000 /* what an honest peer needs at most */
+};
 
 int server_thread_init(struct server_thread *thread, struct rpc_server *server, uint32_t index,
                        struct err_text *why)
@@ -25,11 +32,13 @@ int server_thread_init(struct server_thread *thread, struct rpc_server *server, 
     list_init(&thread->conns);
     list_init(&thread->dirty);
     list_init(&thread->watches);
+    list_init(&thread->handshakes);
     heap_init(&thread->deadlines);
     thread->local_tail = &thread->local_first;
     thread->now_ms = clock_boot_ms();
     thread->sweep_ms = thread->now_ms;
     thread->log_ms = INT64_MIN;
+    thread->chance = (uint32_t)thread->now_ms | 1;
     if (inbox_init(&thread->inbox) != 0)
         return err_set(why, ERR_SYSTEM, "rpc thread: eventfd: %s", strerror(errno));
     thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -64,12 +73,34 @@ bool server_thread_may_log(struct server_thread *thread)
 
 /* --- messages -------------------------------------------------------------------------------- */
 
+/* Each handshake under way holds some 50 KB: their number is limited. Those that take long make
+ * room; when all are young, honest peers come in a crowd, and they will come again. */
+static void limit_handshakes(struct server_thread *thread)
+{
+    const struct rpc_server *server = thread->server;
+    size_t limit = server->limits.handshakes / server->thread_count;
+
+    if (thread->handshakes.count <= (limit ? limit : 1))
+        return;
+    struct conn *conn = container_of(list_first(&thread->handshakes), struct conn, in_handshakes);
+    if (thread->now_ms - conn->accepted_ms < HANDSHAKE_FAIR_MS)
+        conn = container_of(list_last(&thread->handshakes), struct conn, in_handshakes);
+    if (server_thread_may_log(thread))
+        log_warn(RPC_LOG, LOG_FIELDS(log_int("limit", server->limits.handshakes)),
+                 "connection closed: too many TLS handshakes are under way");
+    conn_close(conn, "too many TLS handshakes are under way");
+}
+
 static void take_conn(struct conn *conn)
 {
     struct server_thread *thread = conn->thread;
 
-    if (conn_start(conn) == 0 && (thread->is_draining || thread->server->is_stopping))
+    if (conn_start(conn) != 0)
+        return;
+    if (thread->is_draining || thread->server->is_stopping)
         conn_close(conn, "server is shutting down");
+    else
+        limit_handshakes(thread); /* may close it */
 }
 
 static void take_message(struct thread_msg *msg)
@@ -214,7 +245,7 @@ static void take_event(struct server_thread *thread, const struct epoll_event *e
     struct conn *conn = (struct conn *)event->data.ptr;
     if (event->events & EPOLLOUT)
         conn_mark_dirty(conn);
-    if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+    if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR) || conn->tls) /* TLS writes to read */
         conn_read(conn);
 }
 
@@ -225,6 +256,7 @@ static void poll_events(struct server_thread *thread)
 
     assert(count >= 0 || errno == EINTR);
     thread->now_ms = clock_boot_ms();
+    thread->handshakes_left = HANDSHAKES_PER_TURN;
     for (int i = 0; i < count; i++)
         take_event(thread, &events[i]);
 }

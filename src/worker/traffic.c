@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "client/dispatch.h"
 #include "client/hostport.h"
 #include "worker/worker_int.h"
 
@@ -20,12 +21,16 @@ int traffic_open(struct worker *worker, struct err_text *why)
 {
     const struct host_list *list = worker->options.hosts;
     size_t applications = worker->options.tasks->application_count;
+    int rv = dispatch_tls(&worker->options.tls, &worker->tls, why);
+
+    if (rv != 0)
+        return rv;
 
     worker->hosts = mem_calloc(list->count, sizeof *worker->hosts);
     worker->claims.count = list->count * applications;
     worker->claims.sources = mem_calloc(worker->claims.count, sizeof *worker->claims.sources);
     for (size_t i = 0; i < list->count; i++) {
-        struct rpc_client_options options = {.message_max = MESSAGE_MAX};
+        struct rpc_client_options options = {.message_max = MESSAGE_MAX, .tls = worker->tls};
         char name[HOSTPORT_HOST_MAX];
 
         if (hostport_parse(list->items[i], name, &options.port) != 0)
@@ -47,6 +52,7 @@ int traffic_open(struct worker *worker, struct err_text *why)
 
 void traffic_close(struct worker *worker)
 {
+    rpc_tls_unref(worker->tls);
     if (worker->hosts == NULL)
         return;
     for (size_t i = 0; i < worker->options.hosts->count; i++)

@@ -438,7 +438,8 @@ int worker_run(const struct worker_options *options)
     list_init(&worker.reports);
     list_init(&worker.queue);
     for (size_t i = 0; i < options->tasks->app_count; i++)
-        dispatch_default_broker(options->tasks->apps[i], options->hosts->items[0], options->secret);
+        dispatch_default_broker(options->tasks->apps[i], options->hosts->items[0], options->secret,
+                                &options->tls);
     if (open_signals(&worker, &before, &why) != 0 || open_all(&worker, &why) != 0) {
         log_error(WORKER_TARGET, NULL, "%s", why.s);
     } else {

@@ -17,12 +17,14 @@
 #ifndef TASKMILL_WORKER_WORKER_H
 #define TASKMILL_WORKER_WORKER_H
 
+#include "rpc/tls.h"
 #include "worker/hosts.h"
 #include "worker/tasks.h"
 
 struct worker_options {
     const struct host_list *hosts;
-    const char *secret; /* signs every call; NULL: none */
+    const char *secret;         /* signs every call; NULL: none */
+    struct rpc_tls_options tls; /* for dispatch_tls, which the handlers' own sending uses, too */
     const struct tasks *tasks;
     const char *namespace;         /* asks for this one only; NULL: all */
     uint32_t concurrency;          /* children */

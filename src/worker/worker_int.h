@@ -36,6 +36,7 @@ struct worker {
     struct pool *pool;
     struct pollfd *fds;
 
+    struct rpc_tls *tls; /* NULL: plain text */
     struct host *hosts;
     struct claims claims;
     struct list open_claims;

@@ -120,7 +120,8 @@ static void *engine_main(void *arg)
     return NULL;
 }
 
-struct fixture *fixture_new(const struct rpc_limits *limits, const char *secret, uint32_t threads)
+static struct fixture *new_fixture(const struct rpc_limits *limits, const char *secret,
+                                   uint32_t threads, const struct rpc_tls_options *tls)
 {
     static const struct rpc_method methods[] = {
         {ECHO_PATH, start_echo, on_cancelled, on_delivered},
@@ -140,6 +141,7 @@ struct fixture *fixture_new(const struct rpc_limits *limits, const char *secret,
         .user_size = sizeof(struct held_call),
         .secrets = secrets,
         .secret_count = secret ? 2 : 0,
+        .tls = tls,
     };
     struct err_text why;
 
@@ -152,6 +154,16 @@ struct fixture *fixture_new(const struct rpc_limits *limits, const char *secret,
     assert_int_equal(rpc_server_start(fixture->server, &why), 0);
     assert_int_equal(pthread_create(&fixture->engine_thread, NULL, engine_main, fixture), 0);
     return fixture;
+}
+
+struct fixture *fixture_new(const struct rpc_limits *limits, const char *secret, uint32_t threads)
+{
+    return new_fixture(limits, secret, threads, NULL);
+}
+
+struct fixture *fixture_new_tls(const struct rpc_limits *limits, const struct rpc_tls_options *tls)
+{
+    return new_fixture(limits, NULL, 1, tls);
 }
 
 void fixture_free(struct fixture *fixture)
@@ -237,6 +249,18 @@ struct rpc_client *fixture_client(struct fixture *fixture, const char *secret)
                                          .secret = bytes_str(secret ? secret : "")};
 
     return rpc_client_new(&options);
+}
+
+struct rpc_client *fixture_client_tls(struct fixture *fixture, const struct rpc_tls_options *tls)
+{
+    struct rpc_client_options options = {.host = "127.0.0.1",
+                                         .port = rpc_server_port(fixture->server)};
+    struct err_text why;
+
+    assert_int_equal(rpc_tls_client_new(&options.tls, tls, &why), 0);
+    struct rpc_client *client = rpc_client_new(&options);
+    rpc_tls_unref(options.tls);
+    return client;
 }
 
 void outcome_done(void *ctx, const struct rpc_result *result)

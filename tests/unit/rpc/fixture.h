@@ -46,6 +46,8 @@ struct fixture {
 
 /* Limits and secret may be NULL. */
 struct fixture *fixture_new(const struct rpc_limits *limits, const char *secret, uint32_t threads);
+/* The same over TLS. */
+struct fixture *fixture_new_tls(const struct rpc_limits *limits, const struct rpc_tls_options *tls);
 /* Stops and frees; replies to what is still held first. */
 void fixture_free(struct fixture *fixture);
 
@@ -59,6 +61,7 @@ void fixture_reply(struct rpc_call *call, enum grpc_status status, const char *m
                    const char *body);
 void fixture_wait_no_streams(struct fixture *fixture);
 
+struct rpc_client *fixture_client_tls(struct fixture *fixture, const struct rpc_tls_options *tls);
 struct rpc_client *fixture_client(struct fixture *fixture, const char *secret);
 
 /* What a client's callback saw. */

@@ -473,6 +473,45 @@ static void idle_connections_are_told_to_go(void **state)
     leave(&scene);
 }
 
+static void old_connections_are_told_to_go(void **state)
+{
+    (void)state;
+    struct rpc_limits limits = {.age_ms = 50};
+    struct scene scene = enter(&limits);
+    struct fixture *f = scene.fixture;
+    struct peer_frame frame;
+
+    peer_hello(scene.peer);
+    peer_request(scene.peer, 1, HOLD_PATH, 0);
+    peer_data(scene.peer, 1, bytes_of("\0\0\0\0\0", 5), true);
+    assert_true(peer_expect(scene.peer, NGHTTP2_GOAWAY, 0, &frame));
+    assert_memory_equal(frame.payload.ptr, "\x7f\xff\xff\xff\0\0\0\0", 8); /* only a notice */
+    /* What was sent before the peer knew is served. */
+    peer_request(scene.peer, 3, INLINE_PATH, 0);
+    peer_data(scene.peer, 3, bytes_of("\0\0\0\0\0", 5), true);
+    assert_true(peer_expect_header(scene.peer, 3, "grpc-status: 0\n"));
+    /* And what was held before finishes. */
+    fixture_reply(fixture_held(f), GRPC_OK, NULL, NULL);
+    assert_true(peer_expect_header(scene.peer, 1, "grpc-status: 0\n"));
+    assert_int_equal(peer_read_to_end(scene.peer), NGHTTP2_NO_ERROR);
+    leave(&scene);
+}
+
+static void old_connections_end_after_their_grace(void **state)
+{
+    (void)state;
+    struct rpc_limits limits = {.age_ms = 50, .age_grace_ms = 100};
+    struct scene scene = enter(&limits);
+    struct fixture *f = scene.fixture;
+
+    peer_hello(scene.peer);
+    peer_request(scene.peer, 1, HOLD_PATH, 0);
+    peer_data(scene.peer, 1, bytes_of("\0\0\0\0\0", 5), true);
+    peer_read_to_end(scene.peer);
+    fixture_wait(f, &f->cancelled, 1);
+    leave(&scene);
+}
+
 /* --- how many --------------------------------------------------------------------------------- */
 
 static void connections_are_bounded(void **state)
@@ -589,6 +628,8 @@ int main(void)
         cmocka_unit_test(stalled_reader_times_out),
         cmocka_unit_test(replies_for_a_slow_peer_are_bounded),
         cmocka_unit_test(idle_connections_are_told_to_go),
+        cmocka_unit_test(old_connections_are_told_to_go),
+        cmocka_unit_test(old_connections_end_after_their_grace),
         cmocka_unit_test(connections_are_bounded),
         cmocka_unit_test(running_out_of_descriptors_only_delays),
         cmocka_unit_test(streams_are_bounded),
