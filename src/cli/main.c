@@ -17,6 +17,7 @@ static const struct command commands[] = {
     {"worker", cmd_worker, "run tasks: C modules, or commands in any language"},
     {"config", cmd_config, "check a broker's configuration, print it, list the keys"},
     {"send", cmd_send, "send a task"},
+    {"store", cmd_store, "check a stopped broker's database, migrate it, give it back"},
     {"health", cmd_health, "ask a broker whether it serves"},
     {"demo", cmd_demo, "watch 10,000 tasks run, with nothing else installed"},
     {"run", cmd_run, "run taskworker: the same as worker"},

@@ -13,19 +13,16 @@
 #include "base/clock.h"
 #include "store/sql.h"
 
-#define INDEX_NAME       "idx_pending_activation"
-#define INDEX_SQL        "CREATE INDEX " INDEX_NAME " ON " ROWS " (status, added_at, namespace, id)"
+#define INDEX_SQL                                                   \
+    "CREATE INDEX " SCHEMA_INDEX " ON " ROWS " (status, added_at, " \
+    "namespace, id)"
 #define INDEX_RESTORE_MS 1000
-#define FORMAT           1 /* of the taskmill_* tables */
-#define CHECKSUM_LEN     48
 
-struct migration {
-    const char *description, *sql, *sha384;
-};
+const char schema_index_sql[] = INDEX_SQL;
 
-/* Index + 1 is the version. The checksums are those of the original's migration files: its library
- * compares them and refuses a file that has others. */
-static const struct migration migrations[] = {
+/* The checksums are those of the original's migration files: its library compares them and refuses
+ * a file that has others. */
+const struct schema_migration schema_migrations[SCHEMA_MIGRATIONS] = {
     {"create inflight taskactivations",
      "CREATE TABLE " ROWS " (id TEXT NOT NULL PRIMARY KEY, activation BLOB NOT NULL, "
      "partition INTEGER NOT NULL, offset INTEGER NOT NULL, added_at INTEGER NOT NULL, "
@@ -41,7 +38,7 @@ static const struct migration migrations[] = {
     {"update activations table",
      "ALTER TABLE " ROWS " ADD COLUMN on_attempts_exceeded INTEGER NOT NULL DEFAULT 1;"
      "ALTER TABLE " ROWS " ADD COLUMN received_at INTEGER NOT NULL DEFAULT 0;"
-     "ALTER TABLE " ROWS " ADD COLUMN taskname TEXT NOT NULL DEFAULT ''",
+     "ALTER TABLE " ROWS " ADD COLUMN taskname TEXT NOT NULL DEFAULT \"\"",
      "012fd5cab96406284d29966bab499fe89309d97d377a601ac00621eddac47b46"
      "702a964ef98c27d0842a373cf517cb76"},
     {"add application", "ALTER TABLE " ROWS " ADD COLUMN application TEXT NOT NULL DEFAULT ''",
@@ -54,7 +51,6 @@ static const struct migration migrations[] = {
      "54c2f44fc6907f5f87684bc36b81553c6347837359523671c245a72f115acb37"
      "a6e0191ce68a8a8efdc488ffab592a25"},
 };
-#define MIGRATION_COUNT ((int)(sizeof migrations / sizeof migrations[0]))
 
 static const char bookkeeping_sql[] =
     "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, "
@@ -79,9 +75,11 @@ static const char own_sql[] =
     "CREATE TABLE taskmill_log (entry INTEGER PRIMARY KEY, headers BLOB NOT NULL, "
     "payload BLOB NOT NULL) STRICT";
 
-static void checksum_bytes(const char *hex, uint8_t out[CHECKSUM_LEN])
+void schema_checksum(const struct schema_migration *migration, uint8_t out[SCHEMA_CHECKSUM])
 {
-    for (int i = 0; i < CHECKSUM_LEN; i++) {
+    const char *hex = migration->sha384;
+
+    for (int i = 0; i < SCHEMA_CHECKSUM; i++) {
         int high = hex[2 * i] <= '9' ? hex[2 * i] - '0' : hex[2 * i] - 'a' + 10;
         int low = hex[2 * i + 1] <= '9' ? hex[2 * i + 1] - '0' : hex[2 * i + 1] - 'a' + 10;
         out[i] = (uint8_t)(high << 4 | low);
@@ -95,18 +93,13 @@ static int prepare(struct store *store, const char *sql, sqlite3_stmt **stmt)
     return rc == SQLITE_OK ? 0 : sql_fail(store, rc, "read the schema");
 }
 
-/* What sqlite_schema says, in one reading. */
-struct found {
-    bool bookkeeping, rows, index, meta, other;
-};
-
-static int look(struct store *store, struct found *found)
+int schema_look(struct store *store, struct schema_found *found)
 {
     sqlite3_stmt *stmt;
     bool more;
     int rv = prepare(store, "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'", &stmt);
 
-    *found = (struct found){0};
+    *found = (struct schema_found){0};
     if (rv)
         return rv;
     while ((rv = sql_next(store, stmt, "read the schema", &more)) == 0 && more) {
@@ -115,7 +108,7 @@ static int look(struct store *store, struct found *found)
             found->bookkeeping = true;
         else if (bytes_equal_str(name, ROWS))
             found->rows = true;
-        else if (bytes_equal_str(name, INDEX_NAME))
+        else if (bytes_equal_str(name, SCHEMA_INDEX))
             found->index = true;
         else if (bytes_equal_str(name, "taskmill_meta"))
             found->meta = true;
@@ -127,19 +120,19 @@ static int look(struct store *store, struct found *found)
 }
 
 /* One row of the original's bookkeeping, judged as the original judges it. */
-static int migration_check(struct store *store, sqlite3_stmt *stmt, bool applied[MIGRATION_COUNT])
+static int migration_check(struct store *store, sqlite3_stmt *stmt, bool applied[SCHEMA_MIGRATIONS])
 {
     int64_t version = column_int(stmt, 0);
-    uint8_t expected[CHECKSUM_LEN];
+    uint8_t expected[SCHEMA_CHECKSUM];
 
     if (sqlite3_column_int64(stmt, 1) == 0)
         return store_fail(store, ERR_CORRUPT, "migration %lld was left half done by taskbroker",
                           (long long)version);
-    if (version < 1 || version > MIGRATION_COUNT)
+    if (version < 1 || version > SCHEMA_MIGRATIONS)
         return store_fail(store, ERR_UNSUPPORTED,
                           "was written by a newer taskbroker (migration %lld; known: 1 to %d)",
-                          (long long)version, MIGRATION_COUNT);
-    checksum_bytes(migrations[version - 1].sha384, expected);
+                          (long long)version, SCHEMA_MIGRATIONS);
+    schema_checksum(&schema_migrations[version - 1], expected);
     if (!bytes_equal(column_bytes(stmt, 2), bytes_of(expected, sizeof expected)))
         return store_fail(store, ERR_UNSUPPORTED,
                           "migration %lld is not the one that taskbroker 26.7 has (checksum)",
@@ -148,7 +141,7 @@ static int migration_check(struct store *store, sqlite3_stmt *stmt, bool applied
     return 0;
 }
 
-static int migrations_read(struct store *store, bool applied[MIGRATION_COUNT])
+static int migrations_read(struct store *store, bool applied[SCHEMA_MIGRATIONS])
 {
     sqlite3_stmt *stmt;
     bool more;
@@ -167,8 +160,8 @@ static int migrations_read(struct store *store, bool applied[MIGRATION_COUNT])
 
 static int migration_apply(struct store *store, int index)
 {
-    const struct migration *migration = &migrations[index];
-    uint8_t checksum[CHECKSUM_LEN];
+    const struct schema_migration *migration = &schema_migrations[index];
+    uint8_t checksum[SCHEMA_CHECKSUM];
     sqlite3_stmt *stmt;
     int rv = sql_exec(store, migration->sql, "apply a migration");
 
@@ -177,28 +170,47 @@ static int migration_apply(struct store *store, int index)
                             "checksum, execution_time) VALUES (?1, ?2, 1, ?3, 0)",
                             &stmt)) != 0)
         return rv;
-    checksum_bytes(migration->sha384, checksum);
+    schema_checksum(migration, checksum);
     bind_int(stmt, 1, index + 1);
     bind_text(stmt, 2, bytes_str(migration->description));
     bind_blob(stmt, 3, bytes_of(checksum, sizeof checksum));
     rv = sql_run_one(store, stmt, "record a migration");
     sqlite3_finalize(stmt);
+    store->opening.migrations |= 1u << index;
     return rv;
 }
 
-static int original_prepare(struct store *store, const struct found *found)
+int schema_prepare_original(struct store *store, const struct schema_found *found)
 {
-    bool applied[MIGRATION_COUNT] = {false};
+    bool applied[SCHEMA_MIGRATIONS] = {false};
     int rv;
 
     if (!found->bookkeeping && (found->rows || found->index || found->other))
         return store_fail(store, ERR_INVALID, "is the database of another program");
     rv = found->bookkeeping ? migrations_read(store, applied)
                             : sql_exec(store, bookkeeping_sql, "create the table of migrations");
-    for (int i = 0; !rv && i < MIGRATION_COUNT; i++)
+    for (int i = 0; !rv && i < SCHEMA_MIGRATIONS; i++)
         if (!applied[i])
             rv = migration_apply(store, i);
     return rv;
+}
+
+int schema_reference(struct store *store, int migrations, bool own, sqlite3 **out)
+{
+    int rc = sqlite3_open_v2(
+        ":memory:", out, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(*out, bookkeeping_sql, NULL, NULL, NULL);
+    for (int i = 0; rc == SQLITE_OK && i < migrations; i++)
+        rc = sqlite3_exec(*out, schema_migrations[i].sql, NULL, NULL, NULL);
+    if (rc == SQLITE_OK && own)
+        rc = sqlite3_exec(*out, own_sql, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        return 0;
+    sqlite3_close(*out);
+    *out = NULL;
+    return store_fail(store, ERR_SYSTEM, "no memory for the tables to compare with");
 }
 
 /* From the VFS, so that a simulated disk gives a reproducible one. */
@@ -227,7 +239,7 @@ static int own_create(struct store *store)
                             &stmt)) != 0)
         return rv;
     make_id(store);
-    bind_int(stmt, 1, FORMAT);
+    bind_int(stmt, 1, SCHEMA_FORMAT);
     bind_text(stmt, 2, bytes_str(store->id));
     rv = sql_run(store, stmt, "name the store");
     sqlite3_finalize(stmt);
@@ -261,36 +273,43 @@ static int id_read(struct store *store)
     return rv;
 }
 
-static int own_prepare(struct store *store, const struct found *found)
+int schema_check_format(struct store *store)
 {
     int64_t format;
-
-    if (!found->meta)
-        return own_create(store);
     int rv = sql_int(store, "SELECT value FROM taskmill_meta WHERE key = 'format'", 0, &format);
-    if (rv)
+
+    if (rv || format == SCHEMA_FORMAT)
         return rv;
-    if (format != FORMAT)
-        return store_fail(store, ERR_UNSUPPORTED,
-                          "its taskmill tables have format %lld; this program knows %d",
-                          (long long)format, FORMAT);
-    return id_read(store);
+    return store_fail(store, ERR_UNSUPPORTED,
+                      "its taskmill tables have format %lld; this program knows %d",
+                      (long long)format, SCHEMA_FORMAT);
+}
+
+static int own_prepare(struct store *store, const struct schema_found *found)
+{
+    if (!found->meta) {
+        store->opening.tables_made = true;
+        return own_create(store);
+    }
+    int rv = schema_check_format(store);
+    return rv ? rv : id_read(store);
 }
 
 int schema_prepare(struct store *store)
 {
-    struct found found;
+    struct schema_found found;
     int rv = sql_exec(store, "BEGIN IMMEDIATE", "lock the file");
 
-    if (rv || (rv = look(store, &found)) != 0)
+    if (rv || (rv = schema_look(store, &found)) != 0)
         return rv;
     store->adopted = found.bookkeeping && !found.meta;
-    rv = original_prepare(store, &found);
+    rv = schema_prepare_original(store, &found);
     if (rv || (rv = own_prepare(store, &found)) != 0)
         return rv;
     /* Every order that claims need is kept in memory; the index would cost half of the speed. */
+    store->opening.index_dropped = found.index;
     rv = found.index || !found.rows
-             ? sql_exec(store, "DROP INDEX " INDEX_NAME, "drop the original's index")
+             ? sql_exec(store, "DROP INDEX " SCHEMA_INDEX, "drop the original's index")
              : 0;
     return rv ? rv : sql_exec(store, "COMMIT", "commit the schema");
 }
@@ -306,7 +325,7 @@ int schema_restore_index(struct store *store)
 
     sqlite3_progress_handler(store->db, 10000, out_of_time, &end_ms);
     int rc = sqlite3_exec(store->db, INDEX_SQL, NULL, NULL, NULL);
-    sqlite3_progress_handler(store->db, 0, NULL, NULL);
+    sql_progress(store);
     /* Without it the original works too, only slower: nothing to fail for. */
     return rc == SQLITE_OK || rc == SQLITE_INTERRUPT || (rc & 0xff) == SQLITE_BUSY
                ? 0

@@ -158,6 +158,30 @@ int sql_exec(struct store *store, const char *sql, const char *doing)
     return rc == SQLITE_OK ? 0 : sql_fail(store, rc, doing);
 }
 
+int sql_prepare(struct store *store, const char *sql, sqlite3_stmt **stmt)
+{
+    int rc = sqlite3_prepare_v2(store->db, sql, -1, stmt, NULL);
+
+    return rc == SQLITE_OK ? 0 : sql_fail(store, rc, "read the file");
+}
+
+#define PROGRESS_STEPS 100000 /* of SQLite's virtual machine: some milliseconds */
+
+static int on_progress(void *ctx)
+{
+    struct store *store = (struct store *)ctx;
+
+    if (store->doing)
+        store->progress(store->progress_ctx, store->doing);
+    return 0;
+}
+
+void sql_progress(struct store *store)
+{
+    sqlite3_progress_handler(store->db, store->progress ? PROGRESS_STEPS : 0,
+                             store->progress ? on_progress : NULL, store);
+}
+
 int sql_int(struct store *store, const char *sql, int64_t fallback, int64_t *out)
 {
     sqlite3_stmt *stmt;

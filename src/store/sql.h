@@ -90,6 +90,12 @@ struct store {
     sqlite3_stmt *stmts[STMT_COUNT];
     char id[17];
     bool adopted;
+    struct store_opening opening;
+    bool read_only;    /* offline.h */
+    bool remove_lock;  /* the lock file goes when the lock is released */
+    const char *doing; /* for progress: the long work at hand; NULL: none */
+    void (*progress)(void *ctx, const char *doing);
+    void *progress_ctx;
     bool synchronous_normal;
     bool in_transaction;
     bool failed; /* fail-stop: set once, never cleared */
@@ -122,6 +128,10 @@ int sql_run_one(struct store *store, sqlite3_stmt *stmt, const char *doing);
 int sql_next(struct store *store, sqlite3_stmt *stmt, const char *doing, bool *row);
 /* SQL text without results, for opening and maintenance. */
 int sql_exec(struct store *store, const char *sql, const char *doing);
+/* Text of its own for one statement without prepared form; the caller finalizes *stmt. */
+int sql_prepare(struct store *store, const char *sql, sqlite3_stmt **stmt);
+/* Installs the progress callback of the options again, after another handler was in its place. */
+void sql_progress(struct store *store);
 /* First column of the only row as an integer; `fallback` when there is no row. */
 int sql_int(struct store *store, const char *sql, int64_t fallback, int64_t *out);
 int sql_stmt_int(struct store *store, enum stmt which, const char *doing, int64_t *out);
@@ -148,6 +158,13 @@ int64_t column_int(sqlite3_stmt *stmt, int index); /* NULL: STORE_NULL */
 /* lock.c: the file beside the database that says who owns it. ERR_BUSY names the pid. */
 int lock_take(const char *path, uint32_t wait_ms, int *fd, struct err_text *why);
 void lock_release(int fd);
+bool lock_file_exists(const char *path);
+/* Removes the lock file and releases the lock. */
+void lock_remove(const char *path, int fd);
+/* Pid of a process that has the database open through SQLite, 0: none is seen. Only before this
+ * process opens it: closing any descriptor of a file drops all POSIX locks that SQLite holds on it.
+ */
+long lock_user(const char *path);
 
 /* path.c: the file name in the original's spelling of a database. The caller frees *path. */
 int path_parse(const char *text, char **path, struct err_text *why);
@@ -156,9 +173,58 @@ int path_parse(const char *text, char **path, struct err_text *why);
 int schema_prepare(struct store *store);
 int schema_restore_index(struct store *store);
 
+#define SCHEMA_INDEX      "idx_pending_activation"
+#define SCHEMA_FORMAT     1 /* of the taskmill_* tables */
+#define SCHEMA_MIGRATIONS 6
+#define SCHEMA_CHECKSUM   48
+
+/* Rows of a file with all migrations that hold numbers which the original has no room for: beyond
+ * 32 bits, or Unix seconds outside the years 1 to 9999, which its calendar has for certain. */
+#define SCHEMA_ROW_UNREADABLE                                                             \
+    "(on_attempts_exceeded NOT BETWEEN 0 AND 2 OR bucket NOT BETWEEN 0 AND 255 OR "       \
+    "at_most_once NOT BETWEEN 0 AND 1 OR "                                                \
+    "max(partition, processing_attempts, processing_deadline_duration) > 2147483647 OR "  \
+    "min(partition, processing_attempts, processing_deadline_duration) < -2147483648 OR " \
+    "max(added_at, received_at, coalesce(expires_at, 0), coalesce(delay_until, 0), "      \
+    "coalesce(processing_deadline, 0), coalesce(claim_expires_at, 0)) > 253402300799 OR " \
+    "min(added_at, received_at, coalesce(expires_at, 0), coalesce(delay_until, 0), "      \
+    "coalesce(processing_deadline, 0), coalesce(claim_expires_at, 0)) < -62135596800)"
+
+struct schema_migration {
+    const char *description, *sql, *sha384;
+};
+/* Index + 1 is the version. */
+extern const struct schema_migration schema_migrations[SCHEMA_MIGRATIONS];
+extern const char schema_index_sql[];
+
+void schema_checksum(const struct schema_migration *migration, uint8_t out[SCHEMA_CHECKSUM]);
+/* What sqlite_schema says, in one reading. */
+struct schema_found {
+    bool bookkeeping, rows, index, meta, other;
+};
+int schema_look(struct store *store, struct schema_found *found);
+/* In the open transaction: the original's tables, with all migrations. */
+int schema_prepare_original(struct store *store, const struct schema_found *found);
+/* 0 when our tables (if there are any) have the format that this program knows; else the store has
+ * failed. */
+int schema_check_format(struct store *store);
+
+/* A database in memory made by the statements that make real ones: the original's after that many
+ * migrations, with or without our columns and tables. The caller closes it. */
+int schema_reference(struct store *store, int migrations, bool own, sqlite3 **out);
+/* schema_compare.c. Compares a table with the reference: names, types, order, defaults, keys of its
+ * columns, STRICT. In the file, columns named taskmill_* may follow. *same is false and `why` says
+ * what differs. */
+int schema_compare_table(struct store *store, sqlite3 *reference, const char *table, bool *same,
+                         struct err_text *why);
+int schema_compare_index(struct store *store, sqlite3 *reference, bool *same);
+
 /* maintain.c */
 int maintain_checkpoint(struct store *store, int mode, bool *complete);
 int maintain_check_foreign(struct store *store);
+
+/* store.c: a full VACUUM when wanted or worth it, and the disk has room. */
+int store_vacuum_if_worth(struct store *store, bool wanted);
 
 /* headers.c: record headers as one blob. */
 void headers_encode(struct buf *out, const struct store_header *headers, size_t count);

@@ -9,10 +9,13 @@
 #include "store/store.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plant.h"
+#include "store/offline.h"
 #include "store/sql.h"
 
 #define LOCK_WAIT_MS     10000
@@ -32,16 +35,18 @@ static int on_wal_commit(void *ctx, sqlite3 *db, const char *schema, int frames)
     return SQLITE_OK;
 }
 
-static int open_file(struct store *store, const struct store_options *options)
+static int open_file(struct store *store, const struct store_options *options, int mode)
 {
-    int flags =
-        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-    int rc = sqlite3_open_v2(store->path, &store->db, flags, options->vfs);
+    int rc = sqlite3_open_v2(store->path, &store->db,
+                             mode | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, options->vfs);
 
     if (rc != SQLITE_OK)
         return sql_fail(store, rc, "open it");
-    if (sqlite3_db_readonly(store->db, "main"))
+    if (!store->read_only && sqlite3_db_readonly(store->db, "main"))
         return store_fail(store, ERR_DENIED, "is not writable");
+    store->progress = options->progress;
+    store->progress_ctx = options->progress_ctx;
+    sql_progress(store);
     /* After a failed sync nothing may be synced again, not even by closing. */
     sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_busy_timeout(store->db,
@@ -89,8 +94,10 @@ static int make_durable(struct store *store)
     bool complete = true;
     int rv = 0;
 
+    store->doing = "copy the write-ahead log";
     if (!PLANTED(PLANT_NO_CHECKPOINT_AT_START))
         rv = maintain_checkpoint(store, SQLITE_CHECKPOINT_TRUNCATE, &complete);
+    store->doing = "bring the tables up";
     if (rv || (rv = schema_prepare(store)) != 0)
         return rv;
     return complete ? 0 : sync_by_commit(store);
@@ -99,14 +106,16 @@ static int make_durable(struct store *store)
 static int vacuum(struct store *store)
 {
     bool complete;
+
+    store->doing = "vacuum";
     /* Its copy of the file belongs on disk, not in memory. */
     int rv =
         sql_exec(store, "PRAGMA temp_store=FILE; VACUUM; PRAGMA temp_store=MEMORY", "vacuum it");
-
+    store->opening.vacuumed = rv == 0;
     return rv ? rv : maintain_checkpoint(store, SQLITE_CHECKPOINT_TRUNCATE, &complete);
 }
 
-static int vacuum_if_worth(struct store *store, bool wanted)
+int store_vacuum_if_worth(struct store *store, bool wanted)
 {
     struct store_size size;
     int rv = store_size(store, &size);
@@ -145,12 +154,14 @@ static int read_facts(struct store *store)
 
 static int prepare_file(struct store *store, const struct store_options *options)
 {
-    int rv = open_file(store, options);
+    int rv = open_file(store, options, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
 
     if (rv || (rv = configure(store, options)) != 0 || (rv = make_durable(store)) != 0 ||
-        (rv = read_facts(store)) != 0 || (rv = vacuum_if_worth(store, options->full_vacuum)) != 0 ||
+        (rv = read_facts(store)) != 0 ||
+        (rv = store_vacuum_if_worth(store, options->full_vacuum)) != 0 ||
         (rv = sql_stmt_int(store, STMT_DATA_VERSION, "open it", &store->data_version)) != 0)
         return rv;
+    store->doing = NULL;
     if (options->synchronous_normal)
         rv = sql_exec(store, "PRAGMA synchronous=NORMAL", "configure it");
     sqlite3_busy_timeout(store->db, BUSY_TIMEOUT_MS);
@@ -164,7 +175,10 @@ static void store_free(struct store *store)
     int rc = sqlite3_close(store->db);
     assert(rc == SQLITE_OK); /* no statement is left */
     (void)rc;
-    lock_release(store->lock_fd);
+    if (store->remove_lock)
+        lock_remove(store->path, store->lock_fd);
+    else
+        lock_release(store->lock_fd);
     log_free(store);
     buf_free(&store->header_bytes);
     mem_free(store->headers);
@@ -193,6 +207,92 @@ int store_open(struct store **out, const struct store_options *options, struct e
 fail:
     store_free(store);
     return rv;
+}
+
+static bool wal_is_empty(const struct store *store)
+{
+    struct buf name = {0};
+    struct stat wal;
+
+    buf_printf(&name, "%s-wal", store->path);
+    bool empty = stat(buf_cstr(&name), &wal) != 0 || wal.st_size == 0;
+    buf_free(&name);
+    return empty;
+}
+
+/* Looking takes a connection that may write, and forbids it to: only such a one removes the empty
+ * WAL that SQLite makes in order to read. A WAL with content, closing must not copy. */
+static int offline_prepare(struct store *store, const struct store_options *options)
+{
+    bool may_clean = !options->vfs && wal_is_empty(store);
+    int rv = open_file(store, options, SQLITE_OPEN_READWRITE);
+
+    if (!rv)
+        rv = store->read_only ? sql_exec(store, "PRAGMA query_only=ON", "open it")
+                              : configure(store, options);
+    if (!rv && (!store->read_only || may_clean))
+        sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    return rv;
+}
+
+static int file_is_there(const struct store *store, struct err_text *why)
+{
+    struct stat file;
+
+    if (stat(store->path, &file) != 0)
+        return err_set(why, errno == ENOENT ? ERR_NOT_FOUND : ERR_DENIED, "database %s: %s",
+                       store->path, strerror(errno));
+    if (!S_ISREG(file.st_mode))
+        return err_set(why, ERR_INVALID, "database %s: is not a file", store->path);
+    return 0;
+}
+
+static int offline_lock(struct store *store, struct err_text *why)
+{
+    bool existed = lock_file_exists(store->path);
+    int rv = file_is_there(store, why);
+
+    if (rv || (rv = lock_take(store->path, 1, &store->lock_fd, why)) != 0)
+        return rv;
+    store->remove_lock = !existed;
+    long pid = store->read_only ? 0 : lock_user(store->path);
+    if (pid > 0)
+        rv = err_set(why, ERR_BUSY, "database %s is open in pid %ld; end that first", store->path,
+                     pid);
+    return rv;
+}
+
+int offline_open(struct store **out, const struct store_options *options, bool read_only,
+                 struct err_text *why)
+{
+    struct store *store = (struct store *)mem_zalloc(sizeof *store);
+    int rv = path_parse(options->path, &store->path, why);
+
+    store->lock_fd = -1;
+    store->read_only = read_only;
+    if (!rv && !options->no_lock)
+        rv = offline_lock(store, why);
+    if (rv)
+        goto fail;
+    rv = offline_prepare(store, options);
+    if (rv) {
+        err_set(why, rv, "%s", store->failed ? store->why.s : err_string(rv));
+        goto fail;
+    }
+    *out = store;
+    return 0;
+fail:
+    store_free(store);
+    return rv;
+}
+
+void offline_close(struct store *store)
+{
+    if (!store)
+        return;
+    if (store->failed) /* no sync is ever repeated */
+        sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    store_free(store);
 }
 
 void store_close(struct store *store)
@@ -227,6 +327,11 @@ const char *store_path(const struct store *store)
 bool store_adopted(const struct store *store)
 {
     return store->adopted;
+}
+
+const struct store_opening *store_opening(const struct store *store)
+{
+    return &store->opening;
 }
 
 const char *store_why(const struct store *store)

@@ -87,6 +87,10 @@ struct store_options {
     uint64_t wal_limit_bytes; /* checkpoint when the WAL is larger; 0: 16 MiB */
     bool full_vacuum;   /* VACUUM at open; also done when more than half of the file is free */
     uint32_t cache_kib; /* page cache; 0: 16384 */
+    /* Called now and then while a long piece of work runs (migrations, an index, VACUUM); `doing`
+     * names it. May be NULL. */
+    void (*progress)(void *ctx, const char *doing);
+    void *progress_ctx;
 };
 
 /* Creates or adopts the file: takes the lock (ERR_BUSY names the pid that holds it), recovers,
@@ -104,6 +108,14 @@ const char *store_id(const struct store *store);
 const char *store_path(const struct store *store);
 /* True when this open adopted a file that Taskmill had never opened. */
 bool store_adopted(const struct store *store);
+/* What this open found and did. */
+struct store_opening {
+    unsigned migrations; /* of the original applied now: bit 0 is migration 1 */
+    bool tables_made;    /* ours */
+    bool index_dropped;  /* idx_pending_activation */
+    bool vacuumed;
+};
+const struct store_opening *store_opening(const struct store *store);
 /* The failure that closed the store, one line; "" if none. */
 const char *store_why(const struct store *store);
 

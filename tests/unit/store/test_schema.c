@@ -1,47 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* INV-15: files of the original open, load, and can be given back; ours look like its own. */
-#include "fixture.h"
+#include "original.h"
 
 #include <jansson.h>
-
-static void copy_file(const char *from, const char *to)
-{
-    uint8_t block[4096];
-    size_t len;
-    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
-
-    assert_non_null(in);
-    assert_non_null(out);
-    while ((len = fread(block, 1, sizeof block, in)) > 0)
-        assert_int_equal(fwrite(block, 1, len, out), len);
-    fclose(in);
-    assert_int_equal(fclose(out), 0);
-}
-
-static const char *fixture_file(const char *name)
-{
-    static char path[512];
-
-    snprintf(path, sizeof path, "%s/original-26.7/%s", FIXTURES, name); /* folder: meson.build */
-    return path;
-}
 
 /* Closes the store of the fixture and puts a file of the original in its place. */
 static void use_original(struct fixture *f, const char *name)
 {
-    char from[600], to[400];
-    static const char *const endings[] = {"-wal", "-shm"};
-
     store_close(f->store);
     f->store = NULL;
-    copy_file(fixture_file(name), f->path);
-    for (int i = 0; i < 2; i++) {
-        snprintf(to, sizeof to, "%s%s", f->path, endings[i]);
-        unlink(to);
-        snprintf(from, sizeof from, "%s%s", fixture_file(name), endings[i]);
-        if (access(from, R_OK) == 0)
-            copy_file(from, to);
-    }
+    original_copy(name, f->path);
 }
 
 static void assert_optional(json_t *row, const char *key, int64_t actual)
@@ -84,7 +52,7 @@ static void assert_row(json_t *expected, const struct store_row *row)
 static void assert_expected_rows(struct store *store)
 {
     struct fixture_rows all;
-    json_t *expected = json_load_file(fixture_file("rows.json"), 0, NULL);
+    json_t *expected = json_load_file(original_path("rows.json"), 0, NULL);
 
     fixture_load(store, &all);
     assert_int_equal(all.count, json_array_size(expected));
@@ -179,36 +147,13 @@ static void new_file_looks_like_the_originals(void **state)
     assert_int_equal(store_next_rowid(f->store), 2);
 }
 
-/* A file as the original's release with that many migrations left it. */
-static void older_file(const char *path, int migrations)
-{
-    static const char *const undo[] = {
-        "DROP TABLE inflight_taskactivations",
-        "ALTER TABLE inflight_taskactivations DROP COLUMN delay_until",
-        /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): one migration added all three */
-        "ALTER TABLE inflight_taskactivations DROP COLUMN on_attempts_exceeded;"
-        "ALTER TABLE inflight_taskactivations DROP COLUMN received_at;"
-        "ALTER TABLE inflight_taskactivations DROP COLUMN taskname",
-        "ALTER TABLE inflight_taskactivations DROP COLUMN application",
-        "ALTER TABLE inflight_taskactivations DROP COLUMN bucket",
-        "ALTER TABLE inflight_taskactivations DROP COLUMN claim_expires_at",
-    };
-    char sql[100];
-
-    for (int version = 6; version > migrations; version--) {
-        assert_int_equal(fixture_foreign_sql(path, undo[version - 1]), SQLITE_OK);
-        snprintf(sql, sizeof sql, "DELETE FROM _sqlx_migrations WHERE version = %d", version);
-        assert_int_equal(fixture_foreign_sql(path, sql), SQLITE_OK);
-    }
-}
-
 static void files_of_older_releases_are_brought_up(void **state)
 {
     struct fixture *f = (struct fixture *)*state;
 
     for (int migrations = 0; migrations <= 6; migrations++) {
         use_original(f, "clean.sqlite");
-        older_file(f->path, migrations);
+        original_older(f->path, migrations);
         f->store = fixture_open_path(f->path);
         assert_true(store_adopted(f->store));
         assert_int_equal(store_next_rowid(f->store), migrations ? 24 : 1);
