@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The registry of base/metrics.h as text for Prometheus (exposition format 0.0.4).
+ *
+ *   name        "taskmill_" and the family's name with "_" for everything but letters and digits;
+ *               a counter also ends in "_total": grpc.request -> taskmill_grpc_request_total
+ *   value       in base units: what was counted times the family's scale (seconds, bytes)
+ *   histogram   _bucket, _sum, _count. The bounds (le) are the same for every family, so that
+ *               series can be added up: 2^n - 1 counted units for n = 1, 3, 5, 7, 9, every n from
+ *               10 to 26, 28, 30 and 32; the registry has a bucket that ends at each of them, so
+ * the numbers are exact label       value in UTF-8; a byte that is none is shown as \xNN (its
+ * backslash escaped as the format wants)
+ */
+#ifndef TASKMILL_BASE_PROMETHEUS_H
+#define TASKMILL_BASE_PROMETHEUS_H
+
+#include "base/bytes.h"
+#include "base/metrics.h"
+
+#define PROMETHEUS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
+
+/* Appends all series. Any thread; updates go on meanwhile. */
+void prometheus_write(struct metrics *metrics, struct buf *out);
+
+#endif
