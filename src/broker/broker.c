@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "broker/admin.h"
 #include "broker/clusters.h"
 #include "broker/engine_thread.h"
 #include "broker/service.h"
@@ -28,6 +29,7 @@
 struct broker {
     const struct config *cfg;
     struct meters *meters;
+    struct admin *admin;
     struct store *store;
     struct inbox inbox;
     bool inbox_ready;
@@ -300,6 +302,26 @@ static int create_service(struct broker *broker, struct err_text *why)
     return rc;
 }
 
+static void admin_failed(void *ctx, int code, const char *why)
+{
+    (void)code;
+    fail(ctx, why);
+}
+
+/* A default must not keep a broker from its work. */
+static int create_admin(struct broker *broker, struct err_text *why)
+{
+    struct admin_options options = {
+        .cfg = broker->cfg, .meters = broker->meters, .failed = admin_failed, .ctx = broker};
+    if (!broker->cfg->admin_addr)
+        return 0;
+    int rc = admin_create(&broker->admin, &options, why);
+    if (rc != ERR_EXISTS)
+        return rc;
+    log_warn(TARGET, NULL, "%s: no admin port (set admin_addr)", why->s);
+    return 0;
+}
+
 static int build(struct broker *broker, struct err_text *why)
 {
     broker->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -311,8 +333,8 @@ static int build(struct broker *broker, struct err_text *why)
     broker->inbox_ready = true;
     if (!broker->cfg->embedded)
         broker->clusters = clusters_new(broker->cfg, &broker->inbox);
-    if ((rc = create_service(broker, why)) || (rc = open_store(broker, why)) ||
-        (rc = clusters_create_topics(broker->cfg, why)))
+    if ((rc = create_service(broker, why)) || (rc = create_admin(broker, why)) ||
+        (rc = open_store(broker, why)) || (rc = clusters_create_topics(broker->cfg, why)))
         return rc;
     if (broker->cfg->embedded) {
         struct embedded_io io;
@@ -395,6 +417,30 @@ static void set_serving(struct broker *broker, bool serving)
                           broker->serving ? HEALTH_SERVING : HEALTH_NOT_SERVING);
 }
 
+static void tell_admin(struct broker *broker)
+{
+    struct admin_view view = {.thread = broker->thread,
+                              .service = broker->service,
+                              .sources = broker->sources,
+                              .topics = broker->topics,
+                              .source_count = broker->source_count,
+                              .store_path = store_path(broker->store)};
+    if (broker->admin)
+        admin_started(broker->admin, &view);
+}
+
+static int open_service(struct broker *broker, struct err_text *why)
+{
+    if (!broker->service)
+        return 0;
+    set_serving(broker, true);
+    int rc = service_open(broker->service, why);
+    if (rc == 0)
+        log_info(TARGET, NULL, "GRPC server listening on %s:%u", broker->cfg->grpc_addr,
+                 rpc_server_port(service_server(broker->service)));
+    return rc;
+}
+
 int broker_start(struct broker *broker, struct err_text *why)
 {
     int rc;
@@ -405,15 +451,9 @@ int broker_start(struct broker *broker, struct err_text *why)
     rc = engine_turn(broker->engine, NULL, clock_boot_ms(), clock_wall_ms());
     if (rc)
         return err_set(why, rc, "%s", engine_failure(broker->engine));
-    if ((rc = engine_thread_start(broker->thread, why)))
+    if ((rc = engine_thread_start(broker->thread, why)) || (rc = open_service(broker, why)))
         return rc;
-    if (!broker->service)
-        return 0;
-    set_serving(broker, true);
-    if ((rc = service_open(broker->service, why)))
-        return rc;
-    log_info(TARGET, NULL, "GRPC server listening on %s:%u", broker->cfg->grpc_addr,
-             rpc_server_port(service_server(broker->service)));
+    tell_admin(broker);
     return 0;
 }
 
@@ -449,13 +489,16 @@ void broker_stats(struct broker *broker, struct engine_stats *out)
     engine_thread_stats(broker->thread, out);
 }
 
+/* Whoever sends work here must hear of the end before the first claim is refused. */
 static void drain(struct broker *broker)
 {
+    if (broker->admin)
+        admin_draining(broker->admin);
+    set_serving(broker, false);
     struct engine_event *event = engine_event_new(EVENT_DRAIN, sizeof *event);
     inbox_push(&broker->inbox, &event->node);
     if (!broker->service)
         return;
-    set_serving(broker, false);
     struct rpc_server *server = service_server(broker->service);
     rpc_server_drain(server);
     int64_t until_ms = clock_boot_ms() + DRAIN_MS;
@@ -500,6 +543,7 @@ void broker_destroy(struct broker *broker)
     if (!broker)
         return;
     broker_stop(broker);
+    admin_destroy(broker->admin);
     engine_thread_free(broker->thread);
     for (size_t i = 0; i < broker->source_count; i++)
         broker->sources[i]->ops->destroy(broker->sources[i]);

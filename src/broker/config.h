@@ -86,7 +86,8 @@ struct config {
     /* PEM files. Certificate and key: both or neither; the client CA only with them. */
     char *grpc_tls_certificate_location, *grpc_tls_key_location, *grpc_tls_client_ca_location;
     uint32_t grpc_max_connection_age_ms, grpc_max_connection_idle_ms; /* 0: never */
-    char *admin_addr; /* host:port; NULL: no admin port */
+    char *admin_addr;         /* host:port; NULL: no admin port */
+    bool admin_addr_explicit; /* set by file or environment, not by default */
 
     /* No Kafka: topics live in the database file. There is one cluster, "embedded", without
      * address. */

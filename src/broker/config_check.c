@@ -158,6 +158,7 @@ int config_validate(struct config *cfg, struct config_warnings *warnings, struct
     choose_grpc_threads(cfg);
     cfg->full_vacuum_on_start_explicit =
         config_origin(cfg, "full_vacuum_on_start").source != CONFIG_FROM_DEFAULT;
+    cfg->admin_addr_explicit = config_origin(cfg, "admin_addr").source != CONFIG_FROM_DEFAULT;
     if (cfg->sentry_dsn)
         config_warn(warnings, "sentry_dsn is set, but reporting to Sentry is not supported yet");
     return 0;

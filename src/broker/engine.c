@@ -625,13 +625,16 @@ void engine_get_stats(const struct engine *engine, struct engine_stats *out)
     out->offsets_back = offsets.backs;
     out->offsets_jumped = offsets.jumps;
     out->block = engine->block;
+    out->store = engine->size;
     out->outbox = engine->outbox.count + engine->outbox_new.count;
     out->publishing = engine->publishing;
     if (engine->log) {
         uint64_t bytes;
         embedded_log_size(engine->log, &out->log_records, &bytes);
+        out->log_waiting = embedded_log_waiting(engine->log);
     }
     const struct task *oldest = inflight_oldest_ready(engine->inflight);
     int64_t age_ms = oldest ? engine->wall_ms - oldest->received_at_wall_ms : 0;
+    out->oldest_pending_wall_ms = oldest ? oldest->received_at_wall_ms : 0;
     out->oldest_pending_ms = age_ms > 0 ? age_ms : 0; /* received_at is the producer's clock */
 }

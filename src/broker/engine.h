@@ -253,8 +253,10 @@ struct engine_stats {
     uint64_t records, outboxed, expired_at_intake, done_dropped, delays_cut, offsets_back,
         offsets_jumped;
     uint64_t enqueued, undelivered, cancelled;
-    uint64_t log_records;
-    int64_t oldest_pending_ms; /* age of the oldest claimable task */
+    uint64_t log_records, log_waiting; /* embedded: kept; not yet taken in */
+    struct store_size store;           /* as last looked at */
+    int64_t oldest_pending_ms;         /* age of the oldest claimable task at the last turn */
+    int64_t oldest_pending_wall_ms;    /* its received_at; 0: there is none */
     /* From received_at to the reply that hands the task out, ms; first claims, no delayed ones. */
     struct metric_histogram start_latency_ms;
 };

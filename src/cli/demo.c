@@ -131,6 +131,7 @@ static int start_broker(struct demo *demo)
     struct buf text = {0};
     buf_printf(&text,
                "embedded: true\ngrpc_addr: 127.0.0.1\ngrpc_port: %u\ngrpc_threads: 1\n"
+               "admin_addr: null\n"
                "store: {sqlite: {path: \"%s/demo.sqlite\"}, max_pending_count: 20000}\n",
                free_port(), demo->folder);
     struct config_warnings warnings = {0};

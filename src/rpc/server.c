@@ -413,6 +413,11 @@ size_t rpc_server_open_streams(const struct rpc_server *server)
     return count;
 }
 
+size_t rpc_server_connections(const struct rpc_server *server)
+{
+    return atomic_load_explicit(&server->conn_count, memory_order_relaxed);
+}
+
 void rpc_server_stop(struct rpc_server *server)
 {
     atomic_store(&server->is_stopping, true);

@@ -100,6 +100,8 @@ int rpc_server_reload_tls(struct rpc_server *server, struct err_text *why);
 void rpc_server_drain(struct rpc_server *server);
 /* Streams that are open now; 0 after a drain means that nothing is owed any more. Any thread. */
 size_t rpc_server_open_streams(const struct rpc_server *server);
+/* Connections that are open now. Any thread. */
+size_t rpc_server_connections(const struct rpc_server *server);
 /* Closes everything and joins the threads. Calls still held elsewhere stay valid until replied to
  * (nobody is told about the delivery of such replies). */
 void rpc_server_stop(struct rpc_server *server);

@@ -36,7 +36,19 @@ struct kafka_source_options {
 int kafka_source_new(struct topic_source **out, const struct kafka_source_options *options,
                      struct err_text *why);
 
-/* Lag gauge: high watermark minus position, per assigned partition; any thread. -1: not known. */
+/* Where one assigned partition stands. */
+struct kafka_lag {
+    int32_t partition;
+    int64_t position;  /* the next offset that will be delivered */
+    int64_t committed; /* the group's committed offset, as far as this source knows; -1: none */
+    int64_t high;      /* high watermark; -1: not known */
+    int64_t lag;       /* high - position; -1: not known */
+};
+
+/* Fills out[max] with the assigned partitions, in order of assignment; returns how many there are.
+ * Any thread; no request is made, so `high` may be some seconds old. */
+size_t kafka_source_lags(struct topic_source *source, struct kafka_lag *out, size_t max);
+/* The lag of one partition; any thread. -1: not known. */
 int64_t kafka_source_lag(struct topic_source *source, int32_t partition);
 
 struct kafka_sink_options {

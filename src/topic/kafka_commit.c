@@ -26,6 +26,7 @@ static bool take_result(struct kafka_source *source, struct kafka_partition *p,
         pthread_mutex_unlock(&source->lock);
         return false;
     }
+    atomic_store(&p->committed, offset);
     source->events.committed(source->events.ctx, p->id, offset);
     return true;
 }

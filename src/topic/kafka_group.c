@@ -230,7 +230,7 @@ static void announce(struct kafka_source *source, const int32_t *ids, size_t cou
 }
 
 static struct kafka_partition *new_partition(struct kafka_source *source, int32_t id, int64_t start,
-                                             int64_t high)
+                                             const struct kafka_offsets *offsets)
 {
     static const uint64_t one = 1;
     struct kafka_partition *p = mem_zalloc(sizeof(*p));
@@ -238,8 +238,9 @@ static struct kafka_partition *new_partition(struct kafka_source *source, int32_
     p->id = id;
     p->flying = p->named = -1;
     p->start = start;
-    p->high = high;
+    p->high = offsets->high;
     atomic_init(&p->position, start);
+    atomic_init(&p->committed, offsets->committed);
     p->queue = rd_kafka_queue_get_partition(source->rk, source->topic, id);
     /* By default partitions feed the main queue: there, one that is blocked would block all. */
     rd_kafka_queue_forward(p->queue, NULL);
@@ -253,7 +254,7 @@ static void add_partitions(struct kafka_source *source, const int32_t *ids, size
     struct kafka_partition **partitions = mem_calloc(count, sizeof(struct kafka_partition *));
 
     for (size_t i = 0; i < count; i++)
-        partitions[i] = new_partition(source, ids[i], starts[i], offsets[i].high);
+        partitions[i] = new_partition(source, ids[i], starts[i], &offsets[i]);
     pthread_mutex_lock(&source->lock);
     source->partitions = partitions;
     source->partition_count = count;
@@ -340,6 +341,7 @@ void kafka_group_step_back(struct kafka_source *source, struct kafka_partition *
     p->high = offsets->high;
     pthread_mutex_unlock(&source->lock);
     atomic_store(&p->position, offset);
+    atomic_store(&p->committed, offsets->committed);
     announce(source, &p->id, 1, offsets, &offset);
     free_offsets(offsets, 1);
 }

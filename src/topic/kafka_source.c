@@ -395,23 +395,44 @@ int kafka_source_new(struct topic_source **out, const struct kafka_source_option
     return 0;
 }
 
+/* Under the lock. */
+static struct kafka_lag lag_of(struct kafka_source *source, const struct kafka_partition *p)
+{
+    struct kafka_lag lag = {.partition = p->id,
+                            .position = atomic_load(&p->position),
+                            .committed = atomic_load(&p->committed),
+                            .lag = -1};
+    int64_t low, high;
+
+    /* What fetches brought along, or the helper asked for: whichever is newer is greater. */
+    if (rd_kafka_get_watermark_offsets(source->rk, source->topic, p->id, &low, &high) ||
+        high < p->high)
+        high = p->high;
+    lag.high = high < 0 ? -1 : high;
+    if (high >= 0)
+        lag.lag = high > lag.position ? high - lag.position : 0;
+    return lag;
+}
+
+size_t kafka_source_lags(struct topic_source *base, struct kafka_lag *out, size_t max)
+{
+    struct kafka_source *source = self(base);
+
+    pthread_mutex_lock(&source->lock);
+    size_t count = source->partition_count;
+    for (size_t i = 0; i < count && i < max; i++)
+        out[i] = lag_of(source, source->partitions[i]);
+    pthread_mutex_unlock(&source->lock);
+    return count;
+}
+
 int64_t kafka_source_lag(struct topic_source *base, int32_t partition)
 {
     struct kafka_source *source = self(base);
-    int64_t low, high, lag = -1;
 
     pthread_mutex_lock(&source->lock);
-    struct kafka_partition *p = kafka_source_find(source, partition);
-    if (p) {
-        /* What fetches brought along, or the helper asked for: whichever is newer is greater. */
-        if (rd_kafka_get_watermark_offsets(source->rk, source->topic, partition, &low, &high) ||
-            high < p->high)
-            high = p->high;
-        if (high >= 0) {
-            lag = high - atomic_load(&p->position);
-            lag = lag > 0 ? lag : 0;
-        }
-    }
+    const struct kafka_partition *p = kafka_source_find(source, partition);
+    int64_t lag = p ? lag_of(source, p).lag : -1;
     pthread_mutex_unlock(&source->lock);
     return lag;
 }

@@ -35,7 +35,8 @@
 struct kafka_partition {
     int32_t id;
     rd_kafka_queue_t *queue;
-    _Atomic int64_t position; /* next offset to deliver; written by the consumer thread */
+    _Atomic int64_t position;  /* next offset to deliver; written by the consumer thread */
+    _Atomic int64_t committed; /* of the group; -1: none; written by the consumer thread */
 
     /* Consumer thread only. */
     size_t taken_bytes, taken_records; /* since the queue was empty, or the last nudge */

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The broker under test, as a process with its own folder and ports."""
 
+import http.client
+import json
 import os
 import re
 import signal
@@ -32,6 +34,7 @@ class Broker:
     folder      config.yml, the database tasks.sqlite and the log stderr.txt
     config      the configuration as a dict; change it between stop() and start()
     address     host:port of gRPC
+    admin_address  host:port of HTTP, unless the configuration names another
     """
 
     def __init__(self, folder, config=None, env=None, argv=None):
@@ -39,11 +42,13 @@ class Broker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.admin_address = f"127.0.0.1:{free_port()}"
         self.db_path = self.folder / "tasks.sqlite"
         self.config_path = self.folder / "config.yml"
         self.config = {
             "grpc_addr": "127.0.0.1",
             "grpc_port": self.port,
+            "admin_addr": self.admin_address,
             "db_path": str(self.db_path),
             **(config or {}),
         }
@@ -112,6 +117,22 @@ class Broker:
                         lambda: f"/{pattern}/ in:\n{self.log()[-4000:]}", timeout_s)
 
     # --- ways in
+
+    def http(self, path, method="GET"):
+        """(status, content type, body as text) of the admin port."""
+        connection = http.client.HTTPConnection(self.admin_address, timeout=10)
+        try:
+            connection.request(method, path)
+            reply = connection.getresponse()
+            return reply.status, reply.getheader("Content-Type"), reply.read().decode()
+        finally:
+            connection.close()
+
+    def status(self):
+        """/status.json"""
+        status, _, body = self.http("/status.json")
+        assert status == 200
+        return json.loads(body)
 
     def client(self, **options):
         """A harness.rpc.Client (close it, or use it in a `with`)."""

@@ -96,7 +96,7 @@ def main(argv):
         elif argv[1:] == ["kafka"]:
             print(kafka_jars())
         elif argv[1:] == ["all"]:
-            for name in ("tests", "client-0.20.30", "client-26.5.0", "deploy"):
+            for name in ("tests", "prometheus", "client-0.20.30", "client-26.5.0", "deploy"):
                 venv(name)
             kafka_jars()
         else:

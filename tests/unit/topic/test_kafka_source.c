@@ -326,6 +326,32 @@ static void lag_is_the_distance_to_the_end(void **state)
     end(&recorder);
 }
 
+static void lags_say_where_every_partition_stands(void **state)
+{
+    (void)state;
+    struct kafka_lag lags[3];
+    make_topic(2);
+    mock_produce(&mock, "tasks", 1, 0, 10);
+    recorder.credit = 4;
+    struct topic_source *source = mock_source(&mock, "tasks", &recorder);
+    assert_true(RECORDER_WAIT(&recorder, recorder.total == 4, LONG_MS));
+    source->ops->commit(source, 1, 3, bytes_str(""), true);
+    assert_true(RECORDER_WAIT(&recorder, recorder.committed[1] == 3, LONG_MS));
+    assert_int_equal(kafka_source_lags(source, lags, 1), 2); /* more than there is room for */
+    assert_int_equal(kafka_source_lags(source, lags, 3), 2);
+    size_t full = lags[1].partition == 1; /* the order is the group's */
+    assert_int_equal(lags[full].partition, 1);
+    assert_int_equal(lags[full].position, 4);
+    assert_int_equal(lags[full].committed, 3);
+    assert_int_equal(lags[full].high, 10);
+    assert_int_equal(lags[full].lag, 6);
+    assert_int_equal(lags[!full].position, 0);
+    assert_int_equal(lags[!full].committed, -1);
+    assert_int_equal(lags[!full].lag, 0);
+    end(&recorder);
+    assert_int_equal(recorder.total, 4);
+}
+
 static void a_missing_topic_fails_the_source(void **state)
 {
     (void)state;
@@ -449,6 +475,7 @@ int main(int argc, char **argv)
         TEST(a_rebalance_waits_for_the_engine),
         TEST(an_expired_log_is_read_from_its_low_end),
         TEST(lag_is_the_distance_to_the_end),
+        TEST(lags_say_where_every_partition_stands),
         TEST(a_missing_topic_fails_the_source),
         TEST(a_refused_topic_fails_the_source),
         TEST(an_unreachable_cluster_is_waited_for_and_stop_is_prompt),
