@@ -23,7 +23,8 @@ enum plant {
     PLANT_DELETE_BEFORE_DELIVERY = 7,    /* row leaves before the delivery report */
     PLANT_COMMIT_AFTER_REVOKE = 8,       /* offset commit for a partition that was given up */
     PLANT_NO_CHECKPOINT_AT_START = 9,
-    PLANT_DELAY_LOST_AT_LOAD = 10
+    PLANT_DELAY_LOST_AT_LOAD = 10,
+    PLANT_FORWARD_IN_MEMORY = 11 /* a forwarded task is in no file until its topic has it */
 };
 
 #define PLANTED(bug) (TASKMILL_PLANT == (bug))

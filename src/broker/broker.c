@@ -13,8 +13,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "broker/admin.h"
+#include "broker/canary.h"
 #include "broker/clusters.h"
 #include "broker/engine_thread.h"
+#include "broker/forward_sinks.h"
+#include "broker/reload.h"
 #include "broker/service.h"
 #include "broker/topic_ports.h"
 
@@ -44,6 +47,8 @@ struct broker {
     struct intake_raw *raws;   /* likewise; unused where the topic is not raw */
     struct clusters *clusters; /* Kafka mode */
     struct topic_sink *sink;   /* of retries and dead letters; one of the clusters' */
+    struct forward_sinks *forward_sinks;
+    struct reload *reload;
     bool started, stopping, serving;
     int event_fd;
     pthread_mutex_t failure_lock;
@@ -111,6 +116,12 @@ static void on_flush(void *ctx)
     struct broker *broker = ctx;
     if (broker->service)
         service_flush(broker->service);
+}
+
+static struct topic_sink *on_forward_sink(void *ctx, const char *cluster)
+{
+    struct broker *broker = ctx;
+    return forward_sinks_get(broker->forward_sinks, cluster);
 }
 
 /* --- building -------------------------------------------------------------------------------- */
@@ -225,6 +236,7 @@ static int create_engine(struct broker *broker, struct err_text *why)
                   .release = on_release,
                   .flush = on_flush,
                   .store_busy = on_store_busy,
+                  .forward_sink = on_forward_sink,
                   .source_failed = on_source_failed},
         .meters = broker->meters,
     };
@@ -333,6 +345,8 @@ static int build(struct broker *broker, struct err_text *why)
     broker->inbox_ready = true;
     if (!broker->cfg->embedded)
         broker->clusters = clusters_new(broker->cfg, &broker->inbox);
+    broker->forward_sinks = forward_sinks_new(broker->cfg, &broker->inbox);
+    broker->reload = reload_new(broker->cfg);
     if ((rc = create_service(broker, why)) || (rc = create_admin(broker, why)) ||
         (rc = open_store(broker, why)) || (rc = clusters_create_topics(broker->cfg, why)))
         return rc;
@@ -441,16 +455,24 @@ static int open_service(struct broker *broker, struct err_text *why)
     return rc;
 }
 
+/* The first turns: they put the runtime configuration in force, publish what the file left as Retry
+ * or Failure, store the canaries and open the gate. */
+static int first_turns(struct broker *broker, struct err_text *why)
+{
+    struct engine_rules *rules = reload_read(broker->reload, clock_boot_ms());
+    int rc = engine_turn(broker->engine, rules ? &rules->event.node : NULL, clock_boot_ms(),
+                         clock_wall_ms());
+    if (rc)
+        return err_set(why, rc, "%s", engine_failure(broker->engine));
+    return canary_store(broker->engine, broker->cfg, why);
+}
+
 int broker_start(struct broker *broker, struct err_text *why)
 {
     int rc;
     broker->started = true;
-    if ((rc = start_sources(broker, why)))
+    if ((rc = start_sources(broker, why)) || (rc = first_turns(broker, why)))
         return rc;
-    /* The first turn publishes what the file left as Retry or Failure and opens the gate. */
-    rc = engine_turn(broker->engine, NULL, clock_boot_ms(), clock_wall_ms());
-    if (rc)
-        return err_set(why, rc, "%s", engine_failure(broker->engine));
     if ((rc = engine_thread_start(broker->thread, why)) || (rc = open_service(broker, why)))
         return rc;
     tell_admin(broker);
@@ -467,11 +489,33 @@ int broker_fd(const struct broker *broker)
     return broker->event_fd;
 }
 
+/* The engine's thread runs: it gets them as an event. A cluster that is new is connected to now and
+ * not when the first task leaves for it. */
+static void hand_over(struct broker *broker, struct engine_rules *rules)
+{
+    if (!rules)
+        return;
+    if (rules->forwards && rules->forward_cluster)
+        forward_sinks_get(broker->forward_sinks, rules->forward_cluster);
+    inbox_push(&broker->inbox, &rules->event.node);
+}
+
+void broker_reload(struct broker *broker)
+{
+    if (!broker->cfg->runtime_config_path)
+        log_info(TARGET, NULL, "nothing to reload: runtime_config_path is not set");
+    else if (!broker->stopping)
+        hand_over(broker, reload_read(broker->reload, clock_boot_ms()));
+}
+
 void broker_tick(struct broker *broker)
 {
     eventfd_t ignored;
     eventfd_read(broker->event_fd, &ignored);
-    if (!broker->service || broker->stopping)
+    if (broker->stopping)
+        return;
+    hand_over(broker, reload_poll(broker->reload, clock_boot_ms()));
+    if (!broker->service)
         return;
     bool healthy = engine_thread_healthy(
         broker->thread, (int64_t)broker->cfg->upkeep_unhealthy_interval_ms, clock_boot_ms());
@@ -519,6 +563,7 @@ static void stop_topics(struct broker *broker, int64_t until_ms)
     for (size_t i = 0; i < broker->source_count; i++)
         broker->sources[i]->ops->stop(broker->sources[i], time_left(until_ms));
     clusters_stop(broker->clusters, until_ms);
+    forward_sinks_stop(broker->forward_sinks, until_ms);
 }
 
 void broker_stop(struct broker *broker)
@@ -550,6 +595,8 @@ void broker_destroy(struct broker *broker)
     if (broker->sink && broker->cfg->embedded)
         broker->sink->ops->destroy(broker->sink);
     clusters_free(broker->clusters);
+    forward_sinks_free(broker->forward_sinks);
+    reload_free(broker->reload);
     /* The rpc server stops before it is destroyed: no call is owed an answer then. */
     engine_destroy(broker->engine,
                    broker->inbox_ready ? inbox_take(&broker->inbox, SIZE_MAX) : NULL);

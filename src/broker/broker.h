@@ -26,6 +26,8 @@ uint16_t broker_port(const struct broker *broker);
  * is due; broker_tick must be called then, and at least every 500 ms. */
 int broker_fd(const struct broker *broker);
 void broker_tick(struct broker *broker);
+/* Reads the file of runtime_config_path now (it is read every 60 s, too). */
+void broker_reload(struct broker *broker);
 /* NULL while all is well. */
 const char *broker_failure(struct broker *broker);
 void broker_stats(struct broker *broker, struct engine_stats *out);
@@ -34,8 +36,9 @@ void broker_stop(struct broker *broker);
 /* May wait up to a minute for the Kafka library, which ends only when its requests do. */
 void broker_destroy(struct broker *broker);
 
-/* The command's main part: runs until SIGINT, SIGTERM, SIGQUIT or SIGHUP (0) or a failure (1, with
- * one line on the log). A second signal ends the process at once with 1. */
+/* The command's main part: runs until SIGINT, SIGTERM or SIGQUIT (0) or a failure (1, with one line
+ * on the log). SIGHUP reads the runtime configuration again. A second signal ends the process at
+ * once with 1. */
 int broker_run(const struct config *cfg);
 
 #endif

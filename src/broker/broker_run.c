@@ -17,15 +17,15 @@
 #define TICK_MS   500
 #define LINGER_MS 1000
 
-static const int stop_signals[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
+static const int signals[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP};
 
 /* All threads inherit the mask; only the signalfd sees these signals. */
 static int open_signals(struct err_text *why)
 {
     sigset_t set;
     sigemptyset(&set);
-    for (size_t i = 0; i < sizeof stop_signals / sizeof *stop_signals; i++)
-        sigaddset(&set, stop_signals[i]);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaddset(&set, signals[i]);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -38,7 +38,7 @@ static int read_signal(int fd)
     return read(fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
 }
 
-/* Until a signal arrives or a component fails; true: a signal. */
+/* Until a signal that stops arrives or a component fails; true: a signal. */
 static bool serve(struct broker *broker, int signal_fd)
 {
     for (;;) {
@@ -52,7 +52,9 @@ static bool serve(struct broker *broker, int signal_fd)
             return false;
         }
         int signo = read_signal(signal_fd);
-        if (signo) {
+        if (signo == SIGHUP) {
+            broker_reload(broker);
+        } else if (signo) {
             log_info(TARGET, NULL, "received %s", strsignal(signo));
             return true;
         }
@@ -64,8 +66,9 @@ static void *force_exit(void *ctx)
 {
     const int *signal_fd = ctx;
     struct pollfd poll_fd = {.fd = *signal_fd, .events = POLLIN};
-    while (poll(&poll_fd, 1, -1) < 0 && errno == EINTR)
-        ;
+    int signo = 0;
+    while (signo == 0 || signo == SIGHUP)
+        signo = poll(&poll_fd, 1, -1) == 1 ? read_signal(*signal_fd) : 0;
     log_error(
         TARGET, NULL,
         "second signal: exit without waiting; the store is consistent, the next start recovers it");

@@ -196,6 +196,13 @@ static void free_event(struct engine_event *event)
     case EVENT_UNDELIVERED:
         blob_unref(container_of(event, struct engine_undelivered, event)->activation);
         break;
+    case EVENT_RULES: {
+        struct engine_rules *rules = container_of(event, struct engine_rules, event);
+        runtime_unref(rules->runtime);
+        mem_free(rules->forward_topic);
+        mem_free(rules->forward_cluster);
+        break;
+    }
     case EVENT_DELIVERED:
         mem_free(container_of(event, struct engine_delivered, event)->opaque);
         break;
@@ -231,6 +238,7 @@ void engine_destroy(struct engine *engine, struct inbox_node *events)
     inflight_free(engine->inflight); /* it may hold claims, which live in the calls */
     engine_refuse_calls(engine);
     publisher_free(engine);
+    engine_rules_free(engine);
     offsets_free(engine->offsets);
     done_free(engine->done);
     for (size_t i = 0; i < engine->source_count; i++) {
@@ -324,6 +332,9 @@ static int handle_event(struct engine *engine, struct engine_event *event)
     }
     case EVENT_SOURCE_FAILED:
         source_failed(engine, container_of(event, struct engine_source_failed, event));
+        break;
+    case EVENT_RULES:
+        engine_on_rules(engine, container_of(event, struct engine_rules, event));
         break;
     case EVENT_DRAIN:
         drain(engine);
@@ -530,7 +541,7 @@ static int run_turn(struct engine *engine)
         return rc;
     poll_sources(engine); /* after the events: what Enqueue appended becomes a row in this turn */
     advance_time(engine);
-    if ((rc = engine_write(engine)))
+    if ((rc = engine_sweep(engine)) || (rc = engine_write(engine)))
         return rc;
     if (PLANTED(PLANT_REPLY_BEFORE_COMMIT)) {
         if ((rc = engine_release_replies(engine)))
@@ -576,7 +587,7 @@ static bool size_in_doubt(const struct engine *engine)
 
 int64_t engine_next_ms(const struct engine *engine)
 {
-    if (engine->backlog || engine->more_due || engine->settle)
+    if (engine->backlog || engine->more_due || engine->settle || engine_sweep_is_due(engine))
         return engine->now_ms;
     /* Dirty: dead letters and retries of this turn are written by the next one. */
     if (engine->log && (embedded_log_has_work(engine->log) || embedded_log_is_dirty(engine->log)))

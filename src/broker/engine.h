@@ -22,6 +22,7 @@
 #include "broker/gate.h"
 #include "broker/intake.h"
 #include "broker/meters.h"
+#include "broker/runtime.h"
 #include "core/inflight.h"
 #include "rpc/server.h"
 #include "store/store.h"
@@ -49,6 +50,7 @@ enum engine_event_kind {
     EVENT_ANSWERED,
     EVENT_DELIVERED,
     EVENT_SOURCE_FAILED,
+    EVENT_RULES,
     EVENT_DRAIN /* no new claims from now on; held ones are answered */
 };
 
@@ -128,6 +130,17 @@ struct engine_source_failed { /* SOURCE_FAILED */
     char why[256];
 };
 
+/* RULES: the whole runtime configuration, in place of the one before. It counts for every record
+ * taken in later, and for stored rows from this turn on, some in each turn. */
+struct engine_rules {
+    struct engine_event event;
+    struct runtime *runtime; /* one reference; NULL: no rules */
+    /* Where tasks of demoted namespaces go; copies of their own (mem_free). */
+    bool forwards;         /* false: the target is consumed here, they are kept */
+    char *forward_topic;   /* not NULL when forwards */
+    char *forward_cluster; /* bootstrap address; NULL: the dead-letter topic's cluster */
+};
+
 /* size: sizeof the event's struct plus its flexible array. */
 void *engine_event_new(enum engine_event_kind kind, size_t size);
 
@@ -171,6 +184,9 @@ struct engine_ports {
     /* Another process locks the file; called before each new try (attempt 1, 2, ...). Returns false
      * to give up. Sleeps. */
     bool (*store_busy)(void *ctx, unsigned attempt);
+    /* The sink of another cluster than the dead-letter topic's, by its bootstrap address; NULL: not
+     * to be had now. It stays the surroundings' and lives as long as the engine. */
+    struct topic_sink *(*forward_sink)(void *ctx, const char *cluster);
     /* A source cannot go on. */
     void (*source_failed)(void *ctx, uint32_t source, int code, const char *why);
 };
@@ -200,6 +216,10 @@ int engine_create(struct engine **out, const struct engine_options *options, int
 void engine_attach_sinks(struct engine *engine, struct topic_sink *sink,
                          struct topic_sink *enqueue_sink);
 void engine_attach_enqueue_sink(struct engine *engine, uint32_t source, struct topic_sink *sink);
+/* Between turns: a task of this activation, which must parse, as if it had come from the first
+ * source at this offset of partition 0, whatever back-pressure says; stored by the next turn.
+ * Nothing is done without a source. */
+void engine_add_task(struct engine *engine, struct blob *payload, int64_t offset);
 /* Every call that is owed an answer gets UNAVAILABLE. Events still queued inside are freed, and so
  * is the chain: what nobody will hand to a turn any more (may be NULL). After the sinks' and
  * sources' last events. */
@@ -252,6 +272,7 @@ struct engine_stats {
     uint64_t turns, commits, events, rows_written;
     uint64_t records, outboxed, expired_at_intake, done_dropped, delays_cut, offsets_back,
         offsets_jumped;
+    uint64_t killed_at_intake, forwarded_at_intake, kept_demoted; /* kept: counted as skipped */
     uint64_t enqueued, undelivered, cancelled;
     uint64_t log_records, log_waiting; /* embedded: kept; not yet taken in */
     struct store_size store;           /* as last looked at */

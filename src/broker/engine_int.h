@@ -6,6 +6,7 @@
  *   engine_write.c    changed tasks -> one transaction
  *   engine_calls.c    claims, reports, Enqueue, replies
  *   engine_sources.c  records, assignments, commits, at-most-once ownership
+ *   engine_rules.c    killswitch and demotion, at intake and over stored rows
  *   publisher.c       retry, dead letter and outbox records on their way to a topic
  */
 #ifndef TASKMILL_BROKER_ENGINE_INT_H
@@ -31,6 +32,7 @@ enum engine_warning {
     WARNING_REWRITE,
     WARNING_PUBLISH,
     WARNING_OUTBOX,
+    WARNING_KEPT,
     WARNINGS
 };
 
@@ -58,15 +60,17 @@ struct reply {
     struct blob *body;   /* Enqueue's response */
 };
 
-/* A message that must reach a topic and is no row (table taskmill_outbox). */
+/* A message that must reach a topic and is no row (table taskmill_outbox): a dead letter of intake,
+ * which says why in its headers, or a forwarded activation, which has none. */
 struct outbox_entry {
     struct heap_node due; /* while not with the producer */
     struct list_node link;
     int64_t entry;
     char *topic;
+    char *cluster;                /* bootstrap address; NULL: that of the dead-letter topic */
     struct topic_header *headers; /* one allocation, values behind the array */
     size_t header_count;
-    struct blob *payload; /* until first published; then read back when needed */
+    struct blob *payload; /* until first published, while few wait; else read back */
     uint32_t failures;
     bool notice;    /* goes without payload: the broker refused it as too large */
     bool delivered; /* leaves with the next commit */
@@ -139,6 +143,13 @@ struct engine {
     struct confirmed *confirmed;
     size_t confirmed_count, confirmed_cap;
 
+    /* runtime configuration */
+    struct runtime *rules; /* NULL: none */
+    bool forwards;
+    char *forward_topic, *forward_cluster;
+    bool sweeping;    /* a walk over the stored rows is under way */
+    bool sweep_again; /* and another one must follow it */
+
     /* outbox */
     struct list outbox_new, outbox_gone,
         outbox; /* not in the file; to delete; waiting or in flight */
@@ -209,11 +220,26 @@ void engine_ask(struct engine *engine);
 void engine_hand_out_commits(struct engine *engine);
 void engine_finish_revokes(struct engine *engine);
 
+/* engine_rules.c */
+void engine_on_rules(struct engine *engine, struct engine_rules *event);
+/* True when a rule drops the record. */
+bool engine_kills(struct engine *engine, uint32_t source, const struct intake_item *item);
+/* True when it was put into the outbox instead of becoming a row. */
+bool engine_forwards(struct engine *engine, uint32_t source, const struct intake_item *item);
+/* A record of this task is back from the producer, undelivered: a rule may have waited for it. */
+void engine_rules_look_again(struct engine *engine, const struct task *task);
+/* A slice of what the rules do to stored rows; before engine_write. */
+int engine_sweep(struct engine *engine);
+bool engine_sweep_is_due(const struct engine *engine);
+void engine_rules_free(struct engine *engine);
+
 /* publisher.c */
 int publisher_release(struct engine *engine); /* effects and due outbox entries, after the commit */
 void publisher_delivered(struct engine *engine, struct publication *publication,
                          enum topic_delivery delivery, const char *why);
 void publisher_outbox_add(struct engine *engine, uint32_t source, const struct intake_item *item);
+/* An activation to another topic, byte for byte. Takes a reference of its own. */
+void publisher_forward(struct engine *engine, struct blob *payload);
 void publisher_outbox_load(struct engine *engine, const struct store_outbox *entry);
 int publisher_write(struct engine *engine); /* outbox rows, inside the transaction */
 void publisher_committed(struct engine *engine);

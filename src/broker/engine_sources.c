@@ -65,6 +65,8 @@ static void count_cut_delay(struct engine *engine, const struct intake_item *ite
 
 static void add_task(struct engine *engine, uint32_t source, const struct intake_item *item)
 {
+    if (engine_kills(engine, source, item))
+        return;
     struct task_spec spec = spec_of(engine, source, item);
     clamp_delay(engine, &spec);
     if (item->delay_cut)
@@ -75,6 +77,8 @@ static void add_task(struct engine *engine, uint32_t source, const struct intake
         drop = true;
     } else if (spec.at_most_once && done_contains(engine->done, spec.id)) {
         engine->stats.done_dropped++;
+        drop = true;
+    } else if (engine_forwards(engine, source, item)) {
         drop = true;
     }
     struct task *task;
@@ -87,6 +91,17 @@ static void add_task(struct engine *engine, uint32_t source, const struct intake
     if (spec.at_most_once && !spec.confirmed)
         offsets_want(engine->offsets, spec.origin.source, spec.origin.partition,
                      spec.origin.offset);
+}
+
+void engine_add_task(struct engine *engine, struct blob *payload, int64_t offset)
+{
+    if (engine->source_count == 0)
+        return;
+    struct intake_item item = {.offset = offset, .blob = blob_ref(payload)};
+    intake_examine(&item, &engine->intake, engine->wall_ms);
+    assert(!item.reason);
+    add_task(engine, 0, &item);
+    intake_item_clear(&item);
 }
 
 static bool accept_offset(struct engine *engine, uint32_t source, const struct intake_item *item)

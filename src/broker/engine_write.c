@@ -150,6 +150,7 @@ static int update_row(struct engine *engine, struct task *task)
     return store_update(engine->store, task->rowid, task_id(task), &change);
 }
 
+/* A killed one, too: the worker that had it may have run it, and a replay must not run. */
 static bool is_remembered(const struct task *task)
 {
     return task->at_most_once && task->end != TASK_LIVE && task->end != TASK_FOREIGN;

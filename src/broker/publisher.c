@@ -51,13 +51,15 @@ static void defer_fate(struct engine *engine, struct publication *publication,
     engine_defer(engine, &event->event);
 }
 
-static void produce(struct engine *engine, struct publication *publication, const char *topic,
-                    struct blob *payload, const struct topic_header *headers, size_t header_count)
+static void produce(struct engine *engine, struct topic_sink *sink, struct publication *publication,
+                    const char *topic, struct blob *payload, const struct topic_header *headers,
+                    size_t header_count)
 {
-    const char *why = NULL;
+    const char *why = "its cluster cannot be used now";
     engine->publishing++;
-    int rc = engine->sink->ops->produce(engine->sink, topic, payload, headers, header_count,
-                                        publication, &why);
+    int rc =
+        sink ? sink->ops->produce(sink, topic, payload, headers, header_count, publication, &why)
+             : ERR_UNAVAILABLE;
     if (rc)
         defer_fate(engine, publication, delivery_of(rc), why ? why : err_string(rc));
 }
@@ -135,7 +137,8 @@ static int publish_task(struct engine *engine, const struct effect *effect)
         {.key = bytes_str("taskmill-failure"), .value = bytes_str(reason)},
     };
     bool is_notice = effect->publish == PUBLISH_NOTICE;
-    produce(engine, publication, retry ? engine->retry_topic : engine->deadletter_topic, record,
+    produce(engine, engine->sink, publication,
+            retry ? engine->retry_topic : engine->deadletter_topic, record,
             is_notice ? notice : NULL, is_notice ? sizeof notice / sizeof *notice : 0);
     blob_unref(record);
     if (PLANTED(PLANT_DELETE_BEFORE_DELIVERY)) {
@@ -164,6 +167,8 @@ static void task_delivered(struct engine *engine, const struct publication *publ
                  delivery == TOPIC_FAILED ? " and is tried again" : "");
     inflight_published(engine->inflight, task, publication->publish, outcome_of(delivery),
                        engine->now_ms);
+    if (task->end == TASK_LIVE)
+        engine_rules_look_again(engine, task);
 }
 
 /* --- the outbox ------------------------------------------------------------------------------ */
@@ -196,6 +201,7 @@ static struct outbox_entry *entry_new(const char *topic, const struct topic_head
 static void entry_free(struct outbox_entry *entry)
 {
     mem_free(entry->topic);
+    mem_free(entry->cluster);
     mem_free(entry->headers);
     blob_unref(entry->payload);
     mem_free(entry);
@@ -231,6 +237,17 @@ void publisher_outbox_add(struct engine *engine, uint32_t source, const struct i
     list_push_back(&engine->outbox_new, &entry->link);
 }
 
+void publisher_forward(struct engine *engine, struct blob *payload)
+{
+    struct outbox_entry *entry = entry_new(engine->forward_topic, NULL, 0);
+    if (engine->forward_cluster)
+        entry->cluster = mem_strdup(engine->forward_cluster);
+    entry->entry = engine->next_outbox++;
+    entry->payload = blob_ref(payload);
+    entry->fresh = true;
+    list_push_back(&engine->outbox_new, &entry->link);
+}
+
 void publisher_outbox_load(struct engine *engine, const struct store_outbox *stored)
 {
     struct topic_header *headers = mem_calloc(stored->header_count, sizeof *headers);
@@ -241,6 +258,8 @@ void publisher_outbox_load(struct engine *engine, const struct store_outbox *sto
     struct outbox_entry *entry = entry_new(topic, headers, stored->header_count);
     mem_free(topic);
     mem_free(headers);
+    if (stored->has_cluster)
+        entry->cluster = mem_strndup(stored->cluster.ptr, stored->cluster.len);
     entry->entry = stored->entry;
     list_push_back(&engine->outbox, &entry->link);
     heap_insert(&engine->outbox_due, &entry->due, engine->now_ms);
@@ -256,6 +275,8 @@ static int write_entry(struct engine *engine, const struct outbox_entry *entry)
             (struct store_header){.key = entry->headers[i].key, .value = entry->headers[i].value};
     struct store_outbox row = {.entry = entry->entry,
                                .topic = bytes_str(entry->topic),
+                               .has_cluster = entry->cluster != NULL,
+                               .cluster = bytes_str(entry->cluster ? entry->cluster : ""),
                                .payload = blob_bytes(entry->payload),
                                .headers = headers,
                                .header_count = entry->header_count};
@@ -264,21 +285,25 @@ static int write_entry(struct engine *engine, const struct outbox_entry *entry)
     return rc;
 }
 
+static bool only_in_memory(const struct outbox_entry *entry)
+{
+    return PLANTED(PLANT_FORWARD_IN_MEMORY) && entry->header_count == 0;
+}
+
 int publisher_write(struct engine *engine)
 {
     if (list_empty(&engine->outbox_new) && list_empty(&engine->outbox_gone))
         return 0;
     int rc = engine_begin(engine);
     list_foreach (&engine->outbox_new, node) {
-        if (rc)
-            return rc;
-        rc = write_entry(engine, container_of(node, struct outbox_entry, link));
+        const struct outbox_entry *entry = container_of(node, struct outbox_entry, link);
+        if (rc == 0 && !only_in_memory(entry))
+            rc = write_entry(engine, entry);
     }
     list_foreach (&engine->outbox_gone, node) {
-        if (rc)
-            return rc;
-        rc = store_outbox_delete(engine->store,
-                                 container_of(node, struct outbox_entry, link)->entry);
+        const struct outbox_entry *entry = container_of(node, struct outbox_entry, link);
+        if (rc == 0 && !only_in_memory(entry))
+            rc = store_outbox_delete(engine->store, entry->entry);
     }
     return rc;
 }
@@ -291,9 +316,22 @@ void publisher_committed(struct engine *engine)
     while ((node = list_pop_front(&engine->outbox_new))) {
         struct outbox_entry *entry = container_of(node, struct outbox_entry, link);
         entry->fresh = false;
+        if (engine->outbox.count >= engine->limits.outbox_inflight && !only_in_memory(entry)) {
+            blob_unref(entry->payload); /* a slow topic must not fill the memory */
+            entry->payload = NULL;
+        }
         list_push_back(&engine->outbox, &entry->link);
         heap_insert(&engine->outbox_due, &entry->due, engine->now_ms);
     }
+}
+
+static struct topic_sink *sink_of(const struct engine *engine, const struct outbox_entry *entry)
+{
+    if (!entry->cluster)
+        return engine->sink;
+    return engine->ports.forward_sink
+               ? engine->ports.forward_sink(engine->ports.ctx, entry->cluster)
+               : NULL;
 }
 
 static int publish_entry(struct engine *engine, struct outbox_entry *entry)
@@ -316,7 +354,8 @@ static int publish_entry(struct engine *engine, struct outbox_entry *entry)
     publication->kind = PUBLICATION_OUTBOX;
     publication->entry = entry;
     engine->outbox_inflight++;
-    produce(engine, publication, entry->topic, payload, entry->headers, entry->header_count);
+    produce(engine, sink_of(engine, entry), publication, entry->topic, payload, entry->headers,
+            entry->header_count);
     blob_unref(payload);
     return 0;
 }
@@ -334,7 +373,8 @@ static void retry_entry(struct engine *engine, struct outbox_entry *entry, int64
     heap_insert(&engine->outbox_due, &entry->due, clock_add(engine->now_ms, wait_ms));
 }
 
-/* An entry the topic refuses for its size: say so once without its payload, keep it, try rarely. */
+/* An entry the topic refuses for its size: say so once without its payload, keep it, try rarely. A
+ * forwarded activation has nothing to say without its payload. */
 static void outbox_delivered(struct engine *engine, struct outbox_entry *entry,
                              enum topic_delivery delivery, const char *why)
 {
@@ -351,10 +391,11 @@ static void outbox_delivered(struct engine *engine, struct outbox_entry *entry,
         log_warn(TARGET,
                  LOG_FIELDS(log_str("topic", entry->topic), log_int("unsaid", (int64_t)unsaid)),
                  "outbox record not published: %s; it stays and is tried again", why);
-    entry->notice = delivery == TOPIC_IMPOSSIBLE && !was_notice;
+    bool forwarded = entry->header_count == 0, impossible = delivery == TOPIC_IMPOSSIBLE;
+    entry->notice = impossible && !was_notice && !forwarded;
     if (entry->notice)
         retry_entry(engine, entry, 0);
-    else if (was_notice)
+    else if (was_notice || impossible)
         retry_entry(engine, entry, engine->parked_retry_ms);
     else
         retry_entry(engine, entry, entry_backoff(engine, entry));

@@ -46,6 +46,8 @@ struct inflight *inflight_new(const struct inflight_config *config)
     list_init(&inflight->changed);
     list_init(&inflight->ended);
     list_init(&inflight->unconfirmed);
+    list_init(&inflight->barred);
+    list_init(&inflight->live);
     return inflight;
 }
 
@@ -148,6 +150,7 @@ static struct task *make_task(struct inflight *inflight, const struct task_spec 
     copy_text(task->text + spec->id.len, spec->taskname);
     inflight_set_blob(inflight, task, spec->blob);
     map_insert(&inflight->tasks, &task->by_id, task_id(task));
+    list_push_back(&inflight->live, &task->live);
     return task;
 }
 
@@ -425,6 +428,67 @@ void inflight_refuse(struct inflight *inflight, struct task *task, bool foreign,
         state_fail(inflight, task, FAILURE_OWNER_UNKNOWN);
 }
 
+/* --- from outside -------------------------------------------------------------------------------
+ */
+
+void inflight_walk_start(struct inflight *inflight)
+{
+    inflight->walk = list_first(&inflight->live);
+}
+
+struct task *inflight_walk_next(struct inflight *inflight)
+{
+    struct list_node *node = inflight->walk;
+
+    if (!node || node == &inflight->live.head) {
+        inflight->walk = NULL;
+        return NULL;
+    }
+    inflight->walk = node->next;
+    return container_of(node, struct task, live);
+}
+
+void inflight_set_bar(struct inflight *inflight, inflight_bar_fn *barred, void *ctx)
+{
+    inflight->is_barred = barred;
+    inflight->bar_ctx = ctx;
+}
+
+void inflight_reconsider(struct inflight *inflight, struct task *task, int64_t now_ms)
+{
+    see_time(inflight, now_ms);
+    state_fire_if_due(inflight, task);
+    if (task->end != TASK_LIVE || (task->state != TASK_PENDING && task->state != TASK_DELAY))
+        return;
+    if (list_linked(&task->barred))
+        list_remove(&inflight->barred, &task->barred);
+    if (state_bar(inflight, task) && queues_is_ready(task))
+        queues_remove_ready(&inflight->queues, task);
+    if (task->state == TASK_PENDING)
+        state_offer(inflight, task);
+}
+
+struct task *inflight_first_barred(const struct inflight *inflight)
+{
+    struct list_node *node = list_first(&inflight->barred);
+
+    return node ? container_of(node, struct task, barred) : NULL;
+}
+
+void inflight_forward(struct inflight *inflight, struct task *task, int64_t now_ms)
+{
+    see_time(inflight, now_ms);
+    assert(task->state == TASK_PENDING || task->state == TASK_DELAY);
+    state_end(inflight, task, TASK_FORWARDED);
+}
+
+void inflight_kill(struct inflight *inflight, struct task *task, int64_t now_ms)
+{
+    see_time(inflight, now_ms);
+    assert(!task->handed);
+    state_end(inflight, task, TASK_KILLED);
+}
+
 /* --- time ---------------------------------------------------------------------------------------
  */
 
@@ -483,6 +547,8 @@ void inflight_get_counts(const struct inflight *inflight, struct inflight_counts
     out->discarded = inflight->ended_as[TASK_DISCARDED];
     out->expired = inflight->ended_as[TASK_EXPIRED];
     out->foreign = inflight->ended_as[TASK_FOREIGN];
+    out->killed = inflight->ended_as[TASK_KILLED];
+    out->forwarded = inflight->ended_as[TASK_FORWARDED];
 }
 
 void inflight_set_blob(struct inflight *inflight, struct task *task, struct blob *blob)

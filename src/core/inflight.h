@@ -167,6 +167,30 @@ void inflight_confirm(struct inflight *inflight, struct task *task, int64_t now_
 /* foreign: another store has it, our copy is dropped; else it fails with FAILURE_OWNER_UNKNOWN. */
 void inflight_refuse(struct inflight *inflight, struct task *task, bool foreign, int64_t now_ms);
 
+/* --- from outside: killswitch, demotion ------------------------------------------------------ */
+
+/* Every live task once, in order of arrival, a few at a time: anything may happen to tasks between
+ * two steps; one that is added meanwhile may be seen too. One walk at a time; starting begins a new
+ * one. NULL: the end. */
+void inflight_walk_start(struct inflight *inflight);
+struct task *inflight_walk_next(struct inflight *inflight);
+
+/* Tasks of which `barred` is true are given to no worker: PENDING and DELAY ones are gathered
+ * instead, for inflight_forward. It is asked when a task may become claimable; about those that are
+ * there already ask by inflight_reconsider, in a walk. It must give the same answer until it is set
+ * anew. NULL: none is barred. */
+typedef bool inflight_bar_fn(void *ctx, const struct task *task);
+void inflight_set_bar(struct inflight *inflight, inflight_bar_fn *barred, void *ctx);
+void inflight_reconsider(struct inflight *inflight, struct task *task, int64_t now_ms);
+/* The first of those gathered; NULL: none. */
+struct task *inflight_first_barred(const struct inflight *inflight);
+
+/* Ends it: its activation leaves by another way, which must be durable with the same commit.
+ * PENDING and DELAY only. */
+void inflight_forward(struct inflight *inflight, struct task *task, int64_t now_ms);
+/* Ends it in whatever state; not while its record is with the producer (task->handed). */
+void inflight_kill(struct inflight *inflight, struct task *task, int64_t now_ms);
+
 /* --- time ------------------------------------------------------------------------------------ */
 
 /* Fires everything due at or before now_ms, at most `max` tasks (0: all); true when more is due. */
@@ -229,7 +253,7 @@ struct inflight_counts {
     uint64_t payload_bytes_cached;
     /* since start */
     uint64_t added, duplicates, claimed, given_back, completed, retried, deadlettered, discarded,
-        expired, foreign, deadlines_missed, publish_failures;
+        expired, foreign, killed, forwarded, deadlines_missed, publish_failures;
     uint64_t reports[REPORT_RESULTS];
 };
 void inflight_get_counts(const struct inflight *inflight, struct inflight_counts *out);

@@ -21,7 +21,7 @@ static bool must_be_ready(const struct task *task)
 {
     bool open = !task->at_most_once || task->confirmed || PLANTED(PLANT_CLAIM_BEFORE_CONFIRMATION);
 
-    return task->state == TASK_PENDING && open;
+    return task->state == TASK_PENDING && open && !list_linked(&task->barred);
 }
 
 static bool must_wait(const struct task *task)
@@ -62,6 +62,8 @@ static void check_task(const struct inflight *inflight, const struct task *task)
     assert(!list_linked(&task->line) || !heap_contains(&task->back));
     assert(!heap_contains(&task->back) || task->back.key == task->rowid);
     assert(list_linked(&task->waiting) == must_wait(task));
+    assert(list_linked(&task->live));
+    assert(!list_linked(&task->barred) || task->state == TASK_PENDING || task->state == TASK_DELAY);
     assert(task->stored || list_linked(&task->changed));
     assert(!task->parked || task->state == TASK_FAILURE);
     assert(task->queue->tasks > 0);
@@ -92,7 +94,7 @@ static void check_publishes(const struct inflight *inflight)
 
 static void check_tasks(const struct inflight *inflight)
 {
-    size_t by_state[TASK_STATES] = {0}, count = 0, waiting = 0, parked = 0, timers = 0;
+    size_t by_state[TASK_STATES] = {0}, count = 0, waiting = 0, parked = 0, timers = 0, barred = 0;
 
     for (struct map_node *node = map_first(&inflight->tasks); node;
          node = map_next(&inflight->tasks, node)) {
@@ -103,7 +105,9 @@ static void check_tasks(const struct inflight *inflight)
         waiting += list_linked(&task->waiting);
         parked += task->parked;
         timers += heap_contains(&task->timer);
+        barred += list_linked(&task->barred);
     }
+    assert(count == inflight->live.count && barred == inflight->barred.count);
     assert(count == inflight->tasks.count && timers == inflight->timers.count);
     assert(waiting == inflight->unconfirmed.count && parked == inflight->counts.parked);
     for (int state = 0; state < TASK_STATES; state++)

@@ -55,6 +55,8 @@ void state_set(struct inflight *inflight, struct task *task, enum task_state to,
         list_push_back(&inflight->unconfirmed, &task->waiting);
     else if (!waits && list_linked(&task->waiting))
         list_remove(&inflight->unconfirmed, &task->waiting);
+    if (list_linked(&task->barred))
+        list_remove(&inflight->barred, &task->barred);
     /* Only a task that may be claimed can expire (spec/broker.md 6). */
     state_set_timer(inflight, task, to == TASK_PENDING ? task->expires_at_ms : due_ms);
     /* A row that was just loaded is in the file as it is here. */
@@ -68,6 +70,11 @@ void state_unlink(struct inflight *inflight, struct task *task)
         queues_remove_ready(&inflight->queues, task);
     if (list_linked(&task->waiting))
         list_remove(&inflight->unconfirmed, &task->waiting);
+    if (list_linked(&task->barred))
+        list_remove(&inflight->barred, &task->barred);
+    if (inflight->walk == &task->live)
+        inflight->walk = task->live.next;
+    list_remove(&inflight->live, &task->live);
     state_set_timer(inflight, task, CLOCK_NEVER);
     map_remove(&inflight->tasks, &task->by_id);
 }
@@ -103,13 +110,21 @@ static void grant_held(struct inflight *inflight, struct task *task, struct clai
                                            .claim_number = task->claim});
 }
 
+bool state_bar(struct inflight *inflight, struct task *task)
+{
+    if (!list_linked(&task->barred) && inflight->is_barred &&
+        inflight->is_barred(inflight->bar_ctx, task))
+        list_push_back(&inflight->barred, &task->barred);
+    return list_linked(&task->barred);
+}
+
 void state_offer(struct inflight *inflight, struct task *task)
 {
     if (task->state == TASK_PENDING && task->expires_at_ms <= inflight->now_ms) {
         state_end(inflight, task, TASK_EXPIRED);
         return;
     }
-    if (!claimable(task) || queues_is_ready(task))
+    if (!claimable(task) || queues_is_ready(task) || state_bar(inflight, task))
         return;
     struct claim *claim = queues_newest_claim(&inflight->queues, task->queue);
     if (claim)

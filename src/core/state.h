@@ -10,6 +10,7 @@
  * A live task is in `tasks`. Besides, by its state:
  *   PENDING                claimable: in its queue's ready heap; with an expiry: in `timers`
  *   PENDING, DELAY         at most once and not confirmed: in `unconfirmed`
+ *   PENDING, DELAY         barred: in `barred`, and not claimable
  *   DELAY, PROCESSING      in `timers`
  *   RETRY, FAILURE         exactly one of: effect of this turn, handed to the producer, in `timers`
  * An ended task is in no structure but `changed` (this turn) or `ended` (until the effects are
@@ -35,7 +36,10 @@ struct inflight {
     struct heap timers;
     struct queues queues;
     struct claims claims;
-    struct list changed, ended, unconfirmed;
+    struct list changed, ended, unconfirmed, barred, live;
+    struct list_node *walk; /* of `live`: the next to be seen; NULL: no walk */
+    inflight_bar_fn *is_barred;
+    void *bar_ctx;
     struct effect_list next, released; /* collected in this turn; let go by the last commit */
     uint64_t last_claim;
     uint64_t ended_as[TASK_ENDS];
@@ -59,6 +63,8 @@ void state_grant(struct inflight *inflight, struct task *task);
 void state_undo_grant(struct inflight *inflight, struct task *task);
 /* To FAILURE; from there to a dead letter, or out, as the reason and the task's policy have it. */
 void state_fail(struct inflight *inflight, struct task *task, enum task_failure failure);
+/* PENDING or DELAY: whether it is to be forwarded; if so it is gathered, and not claimable. */
+bool state_bar(struct inflight *inflight, struct task *task);
 /* Does what is due at or before now for this task. */
 void state_fire_if_due(struct inflight *inflight, struct task *task);
 /* CLOCK_NEVER: no timer. */

@@ -10,6 +10,10 @@
  *                             └─ undelivered claim  │               or discarded ─▶ ended
  *                                                   └─ report Retry ─▶ RETRY ─▶ delivered ─▶ ended
  *
+ * Besides, from outside: a killswitch ends a task in any state, unless its record is with the
+ * producer; a demoted namespace ends PENDING and DELAY tasks, whose activations go to another topic
+ * through the outbox.
+ *
  * CLAIMED rows exist only in files (push mode of the original); they load as PENDING. COMPLETE rows
  * of a file are ended at load. "Ended" is not a state of the file: the row is deleted.
  *
@@ -28,21 +32,23 @@ enum task_state { TASK_PENDING, TASK_DELAY, TASK_PROCESSING, TASK_RETRY, TASK_FA
 #define TASK_STATES 5
 
 /* How a task ended (INV-3), or why it fails. */
-#define TASK_END_MAP(X)                                  \
-    X(TASK_LIVE, "live")                                 \
-    X(TASK_COMPLETED, "completed")                       \
-    X(TASK_RETRIED, "retried")                           \
-    X(TASK_DEADLETTERED, "dead-lettered")                \
-    X(TASK_DISCARDED, "discarded by its failure policy") \
-    X(TASK_EXPIRED, "expired")                           \
-    X(TASK_FOREIGN, "dropped: another broker's store owns this at-most-once task")
+#define TASK_END_MAP(X)                                                            \
+    X(TASK_LIVE, "live")                                                           \
+    X(TASK_COMPLETED, "completed")                                                 \
+    X(TASK_RETRIED, "retried")                                                     \
+    X(TASK_DEADLETTERED, "dead-lettered")                                          \
+    X(TASK_DISCARDED, "discarded by its failure policy")                           \
+    X(TASK_EXPIRED, "expired")                                                     \
+    X(TASK_FOREIGN, "dropped: another broker's store owns this at-most-once task") \
+    X(TASK_KILLED, "dropped by a killswitch")                                      \
+    X(TASK_FORWARDED, "forwarded: its namespace is demoted")
 
 enum task_end {
 #define X(name, text) name,
     TASK_END_MAP(X)
 #undef X
 };
-#define TASK_ENDS 7
+#define TASK_ENDS 9
 const char *task_end_name(enum task_end end);
 
 #define TASK_FAILURE_MAP(X)                                                  \
@@ -91,6 +97,8 @@ struct task {
     struct heap_node timer;   /* expiry, delay, deadline or publish back-off, by state */
     struct list_node changed; /* tasks changed in this turn */
     struct list_node waiting; /* at-most-once tasks waiting for their offset's confirmation */
+    struct list_node barred;  /* PENDING, DELAY: to be forwarded, no worker gets it */
+    struct list_node live;    /* all tasks, in order of arrival: for walks */
     struct task_queue *queue; /* application and namespace */
     int64_t rowid;
     struct task_origin origin;

@@ -15,6 +15,8 @@ static int outbox_each(struct store *store, sqlite3_stmt *stmt,
 
     if (rv)
         return rv;
+    entry.has_cluster = sqlite3_column_type(stmt, 4) != SQLITE_NULL;
+    entry.cluster = column_bytes(stmt, 4);
     entry.headers = store->headers;
     return each(ctx, &entry);
 }
@@ -51,6 +53,10 @@ int store_outbox_add(struct store *store, const struct store_outbox *entry)
     bind_text(stmt, 2, entry->topic);
     bind_blob(stmt, 3, buf_bytes(&store->header_bytes));
     bind_blob(stmt, 4, entry->payload);
+    if (entry->has_cluster)
+        bind_text(stmt, 5, entry->cluster);
+    else
+        bind_int(stmt, 5, STORE_NULL);
     return sql_run_one(store, stmt, "add to the outbox");
 }
 

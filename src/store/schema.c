@@ -69,7 +69,7 @@ static const char own_sql[] =
     "CREATE TABLE taskmill_done (id TEXT NOT NULL PRIMARY KEY, ended_at INTEGER NOT NULL) "
     "STRICT, WITHOUT ROWID;"
     "CREATE TABLE taskmill_outbox (entry INTEGER PRIMARY KEY, topic TEXT NOT NULL, "
-    "headers BLOB NOT NULL, payload BLOB NOT NULL) STRICT;"
+    "headers BLOB NOT NULL, payload BLOB NOT NULL, cluster TEXT) STRICT;"
     "CREATE TABLE taskmill_log_topics (topic INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
     "low INTEGER NOT NULL, high INTEGER NOT NULL) STRICT;"
     "CREATE TABLE taskmill_log (entry INTEGER PRIMARY KEY, headers BLOB NOT NULL, "
@@ -285,6 +285,21 @@ int schema_check_format(struct store *store)
                       (long long)format, SCHEMA_FORMAT);
 }
 
+/* Files of format 1 from before outbox entries named a cluster. */
+static int outbox_migrate(struct store *store)
+{
+    int64_t columns;
+    int rv = sql_int(store,
+                     "SELECT count(*) FROM pragma_table_info('taskmill_outbox') "
+                     "WHERE name = 'cluster'",
+                     0, &columns);
+
+    if (rv || columns)
+        return rv;
+    return sql_exec(store, "ALTER TABLE taskmill_outbox ADD COLUMN cluster TEXT",
+                    "add a column to the outbox");
+}
+
 static int own_prepare(struct store *store, const struct schema_found *found)
 {
     if (!found->meta) {
@@ -292,7 +307,9 @@ static int own_prepare(struct store *store, const struct schema_found *found)
         return own_create(store);
     }
     int rv = schema_check_format(store);
-    return rv ? rv : id_read(store);
+    if (rv || (rv = id_read(store)) != 0)
+        return rv;
+    return outbox_migrate(store);
 }
 
 int schema_prepare(struct store *store)

@@ -53,10 +53,10 @@
     X(STMT_DONE_ADD, "INSERT INTO taskmill_done (id, ended_at) VALUES (?1, ?2) "                   \
                      "ON CONFLICT (id) DO UPDATE SET ended_at = excluded.ended_at")                \
     X(STMT_DONE_DELETE, "DELETE FROM taskmill_done WHERE id = ?1")                                 \
-    X(STMT_OUTBOX_LOAD,                                                                            \
-      "SELECT entry, topic, length(payload), headers FROM taskmill_outbox ORDER BY entry")         \
-    X(STMT_OUTBOX_ADD,                                                                             \
-      "INSERT INTO taskmill_outbox (entry, topic, headers, payload) VALUES (?1, ?2, ?3, ?4)")      \
+    X(STMT_OUTBOX_LOAD, "SELECT entry, topic, length(payload), headers, cluster FROM "             \
+                        "taskmill_outbox ORDER BY entry")                                          \
+    X(STMT_OUTBOX_ADD, "INSERT INTO taskmill_outbox (entry, topic, headers, payload, cluster) "    \
+                       "VALUES (?1, ?2, ?3, ?4, ?5)")                                              \
     X(STMT_OUTBOX_DELETE, "DELETE FROM taskmill_outbox WHERE entry = ?1")                          \
     X(STMT_OUTBOX_PAYLOAD, "SELECT payload FROM taskmill_outbox WHERE entry = ?1")                 \
     X(STMT_LOG_TOPIC_FIND, "SELECT topic, low, high FROM taskmill_log_topics WHERE name = ?1")     \

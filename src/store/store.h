@@ -157,6 +157,8 @@ struct store_header {
 struct store_outbox {
     int64_t entry; /* chosen by the caller, increasing */
     struct bytes topic;
+    bool has_cluster;     /* else: of the dead-letter topic */
+    struct bytes cluster; /* its bootstrap address */
     struct bytes payload; /* load: empty */
     uint64_t payload_len; /* load only */
     const struct store_header *headers;

@@ -149,6 +149,27 @@ static int sink_produce(struct topic_sink *sink, const char *topic, struct blob 
 
 static const struct topic_sink_ops sink_ops = {.produce = sink_produce};
 
+static int forward_produce(struct topic_sink *sink, const char *topic, struct blob *payload,
+                           const struct topic_header *headers, size_t header_count, void *opaque,
+                           const char **why)
+{
+    struct world *world = container_of(sink, struct world, forward_sink);
+    int rc = sink_produce(&world->sink, topic, payload, headers, header_count, opaque, why);
+    if (rc == 0)
+        snprintf(world->records[world->record_count - 1].cluster, sizeof world->records[0].cluster,
+                 "%s", world->forward_cluster);
+    return rc;
+}
+
+static const struct topic_sink_ops forward_sink_ops = {.produce = forward_produce};
+
+static struct topic_sink *on_forward_sink(void *ctx, const char *cluster)
+{
+    struct world *world = ctx;
+    snprintf(world->forward_cluster, sizeof world->forward_cluster, "%s", cluster);
+    return world->no_forward_sink ? NULL : &world->forward_sink;
+}
+
 /* --- life ------------------------------------------------------------------------------------- */
 
 static void default_options(struct world *world)
@@ -187,6 +208,7 @@ static void default_options(struct world *world)
                   .release = on_release,
                   .flush = on_flush,
                   .store_busy = on_busy,
+                  .forward_sink = on_forward_sink,
                   .source_failed = on_source_failed},
     };
 }
@@ -201,6 +223,7 @@ static struct world *new_world(void)
     world->events_tail = &world->events;
     world->source.ops = &source_ops;
     world->sink.ops = &sink_ops;
+    world->forward_sink.ops = &forward_sink_ops;
     default_options(world);
     return world;
 }

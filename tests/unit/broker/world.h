@@ -46,6 +46,7 @@ struct test_commit {
 
 struct test_record {
     char topic[32];
+    char cluster[32]; /* "": the one of the dead-letter topic */
     struct buf payload;
     char headers[512]; /* "key=value;" each */
     void *opaque;
@@ -77,6 +78,9 @@ struct world {
     struct topic_sink *used_sink;
     struct test_record records[WORLD_RECORDS];
     size_t record_count;
+    struct topic_sink forward_sink; /* of every other cluster */
+    char forward_cluster[32];       /* that it was last asked for */
+    bool no_forward_sink;
     int produce_code; /* not 0: the sink refuses */
 
     unsigned busy_calls, busy_until; /* store_busy says go on while calls < until, then unlocks */

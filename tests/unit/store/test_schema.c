@@ -198,6 +198,35 @@ static void foreign_migrations_are_refused(void **state)
     assert_refused(f, ERR_INVALID, "another program");
 }
 
+static int count_entry(void *ctx, const struct store_outbox *entry)
+{
+    assert_false(entry->has_cluster);
+    assert_true(bytes_equal_str(entry->topic, "dlq"));
+    ++*(int *)ctx;
+    return 0;
+}
+
+/* As versions made it whose outbox had one cluster only. */
+static void an_outbox_without_clusters_is_migrated(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+    int entries = 0;
+
+    store_close(f->store);
+    f->store = NULL;
+    fixture_foreign_sql(f->path,
+                        "DROP TABLE taskmill_outbox; CREATE TABLE taskmill_outbox (entry INTEGER "
+                        "PRIMARY KEY, topic TEXT NOT NULL, headers BLOB NOT NULL, payload BLOB NOT "
+                        "NULL) STRICT; INSERT INTO taskmill_outbox VALUES (3, 'dlq', x'', x'01')");
+    fixture_reopen(f);
+    assert_int_equal(store_load_outbox(f->store, count_entry, &entries), 0);
+    assert_int_equal(entries, 1);
+    const struct store_outbox entry = {.entry = 4, .topic = bytes_str("long")};
+    assert_int_equal(store_begin(f->store), 0);
+    assert_int_equal(store_outbox_add(f->store, &entry), 0);
+    assert_int_equal(store_commit(f->store), 0);
+}
+
 static void newer_format_of_ours_is_refused(void **state)
 {
     struct fixture *f = (struct fixture *)*state;
@@ -257,6 +286,7 @@ int main(void)
         TEST(new_file_looks_like_the_originals),
         TEST(files_of_older_releases_are_brought_up),
         TEST(foreign_migrations_are_refused),
+        TEST(an_outbox_without_clusters_is_migrated),
         TEST(newer_format_of_ours_is_refused),
         TEST(store_id_is_made_once),
         TEST(bad_rows_are_delivered),

@@ -28,6 +28,8 @@ static int print_outbox(void *ctx, const struct store_outbox *e)
 
     buf_printf(out, "%lld:%.*s:%llu", (long long)e->entry, BYTES_FMT_ARG(e->topic),
                (unsigned long long)e->payload_len);
+    if (e->has_cluster)
+        buf_printf(out, "@%.*s", BYTES_FMT_ARG(e->cluster));
     for (size_t i = 0; i < e->header_count; i++)
         buf_printf(out, ",%.*s=%.*s", BYTES_FMT_ARG(e->headers[i].key),
                    BYTES_FMT_ARG(e->headers[i].value));
@@ -132,12 +134,15 @@ static void outbox_keeps_payload_and_headers(void **state)
 
     assert_int_equal(store_begin(f->store), 0);
     assert_int_equal(store_outbox_add(f->store, &entry), 0);
-    entry = (struct store_outbox){.entry = 9, .topic = bytes_str("long")};
+    entry = (struct store_outbox){.entry = 9,
+                                  .topic = bytes_str("long"),
+                                  .has_cluster = true,
+                                  .cluster = bytes_str("far:9092")};
     assert_int_equal(store_outbox_add(f->store, &entry), 0);
     assert_int_equal(store_commit(f->store), 0);
     fixture_reopen(f);
     assert_prints(store_load_outbox(f->store, print_outbox, &out),
-                  "5:dlq:3,reason=undecodable,=,from=tasks/3/77 9:long:0 ");
+                  "5:dlq:3,reason=undecodable,=,from=tasks/3/77 9:long:0@far:9092 ");
     assert_int_equal(store_read_outbox(f->store, 5, &payload), 0);
     assert_true(bytes_equal(blob_bytes(payload), bytes_of("\0\1\2", 3)));
     blob_unref(payload);
@@ -145,7 +150,7 @@ static void outbox_keeps_payload_and_headers(void **state)
     assert_int_equal(store_begin(f->store), 0);
     assert_int_equal(store_outbox_delete(f->store, 5), 0);
     assert_int_equal(store_commit(f->store), 0);
-    assert_prints(store_load_outbox(f->store, print_outbox, &out), "9:long:0 ");
+    assert_prints(store_load_outbox(f->store, print_outbox, &out), "9:long:0@far:9092 ");
 }
 
 /* Any cut or changed length must be told, never read past. */
@@ -160,7 +165,9 @@ static void malformed_headers_are_told(void **state)
         struct buf out = {0};
         store_close(f->store);
         snprintf(sql, sizeof sql,
-                 "INSERT OR REPLACE INTO taskmill_outbox VALUES (1, 'dlq', %s, x'')", bad[i]);
+                 "INSERT OR REPLACE INTO taskmill_outbox "
+                 "(entry, topic, headers, payload) VALUES (1, 'dlq', %s, x'')",
+                 bad[i]);
         assert_int_equal(fixture_foreign_sql(f->path, sql), SQLITE_OK);
         f->store = fixture_open_path(f->path);
         assert_int_equal(store_load_outbox(f->store, print_outbox, &out), ERR_CORRUPT);
