@@ -132,9 +132,9 @@ def test_kubernetes_parts_fit_together():
 
     command = worker["spec"]["template"]["spec"]["containers"][0]["command"]
     assert f"--num-brokers={brokers['spec']['replicas']}" in command
-    assert f"--rpc-host={service['metadata']['name']}:{GRPC_PORT}" in command
-    search = f"{service['metadata']['name']}.{kustomization['namespace']}.svc.cluster.local"
-    assert search in worker["spec"]["template"]["spec"]["dnsConfig"]["searches"]
+    # Our worker numbers the first label: a pod of a StatefulSet is called NAME-N.SERVICE.
+    name = f"{brokers['metadata']['name']}.{service['metadata']['name']}"
+    assert f"--rpc-host={name}:{GRPC_PORT}" in command
     assert PARTITIONS % brokers["spec"]["replicas"] == 0
 
 
@@ -448,7 +448,8 @@ def test_kubernetes_runs(deploy_kafka, clean, services, tmp_path):
         places = {mount["mountPath"]: tmp_path / name / mount["name"] for mount in container["volumeMounts"]}
         places["/etc/taskmill"] = config.parent
         config.write_text(map_text((DEPLOY / "k8s" / "broker.yml").read_text(), places))
-        brokers.append(Service(tmp_path / name, container["command"], env, places, network, network.add(name),
+        address = network.add(f"{name}.{all_of['Service']['metadata']['name']}")
+        brokers.append(Service(tmp_path / name, container["command"], env, places, network, address,
                                grace_s=pod["terminationGracePeriodSeconds"]))
         services.append(brokers[-1])
         # The first makes the topics; on a cluster those that start beside it are restarted until they are there.
