@@ -577,11 +577,11 @@ static ssize_t write_plain(struct rpc_client *client, const uint8_t *ptr, size_t
 static bool write_out(struct rpc_client *client)
 {
     size_t len = client->out.len - client->out_head;
-    const uint8_t *ptr = client->out.ptr + client->out_head;
     struct err_text why;
 
     if (len == 0)
         return true;
+    const uint8_t *ptr = client->out.ptr + client->out_head;
     ssize_t rv = client->tls ? tls_stream_write(client->tls, ptr, len, &why)
                              : write_plain(client, ptr, len, &why);
     if (rv < 0) {

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "rpc/reflection.h"
 #include "rpc/server_internal.h"
 #include "wire/consumer.h"
 
@@ -67,24 +68,46 @@ static int sweep_step_ms(const struct rpc_limits *limits)
     return step_ms < SWEEP_STEP_MIN_MS ? SWEEP_STEP_MIN_MS : (int)step_ms;
 }
 
-static void add_method(struct rpc_server *server, const struct rpc_method *method)
+/* Of "/package.Service/Method". */
+static struct bytes service_of(const char *path)
+{
+    const char *end = strrchr(path, '/');
+
+    return end > path ? bytes_of(path + 1, (size_t)(end - path - 1)) : bytes_str("");
+}
+
+static void add_service(struct rpc_server *server, struct bytes name)
+{
+    for (size_t i = 0; i < server->service_count; i++)
+        if (bytes_equal(server->services[i], name))
+            return;
+    server->services[server->service_count++] = name;
+}
+
+static void add_method(struct rpc_server *server, const struct rpc_method *method,
+                       enum method_kind kind)
 {
     server->methods[server->method_count++] =
-        (struct server_method){.method = *method, .path_len = strlen(method->path)};
+        (struct server_method){.method = *method, .path_len = strlen(method->path), .kind = kind};
+    add_service(server, service_of(method->path));
 }
 
 static void copy_methods(struct rpc_server *server, const struct rpc_server_options *options)
 {
     const struct rpc_method check = {.path = HEALTH_CHECK, .start = health_check};
     const struct rpc_method watch = {.path = HEALTH_WATCH, .start = health_watch};
+    const struct rpc_method info = {.path = REFLECTION_INFO, .start = reflection_start};
+    const struct rpc_method alpha = {.path = REFLECTION_INFO_ALPHA, .start = reflection_start};
+    size_t count = options->method_count + 4;
 
-    server->methods =
-        (struct server_method *)mem_calloc(options->method_count + 2, sizeof(server->methods[0]));
+    server->methods = (struct server_method *)mem_calloc(count, sizeof(server->methods[0]));
+    server->services = (struct bytes *)mem_calloc(count, sizeof(server->services[0]));
     for (size_t i = 0; i < options->method_count; i++)
-        add_method(server, &options->methods[i]);
-    add_method(server, &check);
-    add_method(server, &watch);
-    server->methods[server->method_count - 1].is_watch = true;
+        add_method(server, &options->methods[i], METHOD_UNARY);
+    add_method(server, &check, METHOD_UNARY);
+    add_method(server, &watch, METHOD_WATCH);
+    add_method(server, &info, METHOD_REFLECTION);
+    add_method(server, &alpha, METHOD_REFLECTION);
 }
 
 static void copy_secrets(struct rpc_server *server, const struct rpc_server_options *options)
@@ -450,6 +473,7 @@ void rpc_server_destroy(struct rpc_server *server)
     for (size_t i = 0; i < server->secret_count; i++)
         mem_free((void *)server->secrets[i].ptr);
     mem_free(server->secrets);
+    mem_free(server->services);
     mem_free(server->methods);
     mem_free(server->threads);
     mem_free(server);

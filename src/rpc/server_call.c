@@ -106,6 +106,7 @@ static void recycle(struct rpc_call *call)
 
     blob_unref(call->reply.blob);
     mem_free((char *)call->reply.message);
+    buf_free(&call->waiting);
     buf_free(&call->path);
     grpc_message_reset(&call->request, REQUEST_KEEP_LEN);
     if (thread == current_thread) {
@@ -138,12 +139,29 @@ void call_count_request(struct rpc_call *call, size_t more)
     call->thread->request_bytes += more;
 }
 
+void call_uncount_request(struct rpc_call *call, size_t less)
+{
+    assert(less <= call->request_bytes);
+    call->request_bytes -= less;
+    call->conn->request_bytes -= less;
+    call->thread->request_bytes -= less;
+}
+
+const char *call_over_limit(const struct rpc_call *call)
+{
+    const struct rpc_server *server = call->thread->server;
+
+    if (call->conn->request_bytes > server->limits.connection_bytes)
+        return "Too many request bytes on this connection";
+    if (call->thread->request_bytes > server->limits.total_bytes / server->thread_count)
+        return "Too many request bytes on this server";
+    return NULL;
+}
+
 void call_drop_request(struct rpc_call *call)
 {
-    call->conn->request_bytes -= call->request_bytes;
-    call->thread->request_bytes -= call->request_bytes;
-    call->request_bytes = 0;
-    if (!call->is_watch) /* whose request names the service for as long as it lives */
+    call_uncount_request(call, call->request_bytes);
+    if (!call->is_stream) /* a watch, whose request names the service for as long as it lives */
         grpc_message_reset(&call->request, REQUEST_KEEP_LEN);
 }
 
@@ -249,11 +267,11 @@ void call_closed(struct rpc_call *call, bool has_failed)
         conn->idle_since_ms = call->thread->now_ms;
     atomic_fetch_sub_explicit(&call->thread->open_streams, 1, memory_order_relaxed);
 
-    if (list_linked(&call->in_watches))
-        list_remove(&call->thread->watches, &call->in_watches);
-    if (call->state == CALL_HELD && !call->is_watch && !call->is_gone)
+    if (list_linked(&call->in_streams))
+        list_remove(&call->thread->streams, &call->in_streams);
+    if (call->state == CALL_HELD && !call->is_stream && !call->is_gone)
         leave(call);
-    else if (call->state == CALL_RECEIVING || (call->state == CALL_HELD && call->is_watch))
+    else if (call->state == CALL_RECEIVING || (call->state == CALL_HELD && call->is_stream))
         call_set_state(call, CALL_REPLIED);
     else if (call->state == CALL_REPLIED && !list_linked(&call->in_phase))
         call_tell_delivery(call, !has_failed); /* no DATA on its way that would tell it later */
@@ -282,11 +300,8 @@ void call_expire(struct rpc_call *call)
     stop_deadline(call);
     if (call->state != CALL_HELD || !call->is_open)
         return;
-    if (call->is_watch) {
-        call->reply.status = GRPC_CANCELLED;
-        call->is_watch_end = true;
-        nghttp2_session_resume_data(call->conn->session, call->stream_id);
-        conn_mark_dirty(call->conn);
+    if (call->is_stream) {
+        stream_stop(call, GRPC_CANCELLED);
         return;
     }
     leave(call);

@@ -334,7 +334,8 @@ static void take_path(struct rpc_call *call, struct bytes path)
     const struct rpc_server *server = call->thread->server;
 
     call->method = find_method(server, path);
-    call->is_watch = call->method && call->method->is_watch;
+    call->is_stream = call->method && call->method->kind != METHOD_UNARY;
+    call->is_reflection = call->method && call->method->kind == METHOD_REFLECTION;
     call->is_exempt = server->secret_count == 0 || is_health(path);
     if (!call->method && !call->is_exempt)
         buf_append(&call->path, path.ptr, path.len);
@@ -455,12 +456,10 @@ static void refuse_too_large(struct rpc_call *call)
 
 static void check_buffered(struct rpc_call *call)
 {
-    const struct rpc_server *server = call->thread->server;
+    const char *fault = call_over_limit(call);
 
-    if (call->conn->request_bytes > server->limits.connection_bytes)
-        call_refuse(call, GRPC_RESOURCE_EXHAUSTED, "Too many request bytes on this connection");
-    else if (call->thread->request_bytes > server->limits.total_bytes / server->thread_count)
-        call_refuse(call, GRPC_RESOURCE_EXHAUSTED, "Too many request bytes on this server");
+    if (fault)
+        call_refuse(call, GRPC_RESOURCE_EXHAUSTED, fault);
 }
 
 static void take_body(struct rpc_call *call, struct bytes chunk)
@@ -494,7 +493,9 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream
     struct rpc_call *call =
         (struct rpc_call *)nghttp2_session_get_stream_user_data(session, stream_id);
 
-    if (call && call->state == CALL_RECEIVING)
+    if (call && call->is_reflection)
+        reflection_take(call, bytes_of(data, len));
+    else if (call && call->state == CALL_RECEIVING)
         take_body(call, bytes_of(data, len));
     return result(conn);
 }
@@ -502,7 +503,9 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream
 static void take_request_end(struct rpc_call *call)
 {
     call->is_request_end = true;
-    if (call->state == CALL_RECEIVING)
+    if (call->is_reflection && reflection_is_open(call))
+        reflection_half_closed(call);
+    else if (call->state == CALL_RECEIVING)
         call_start(call);
 }
 

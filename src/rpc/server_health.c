@@ -110,17 +110,18 @@ void health_watch(void *ctx, struct rpc_call *call)
     }
     call->watch_sent = -1; /* no status: the first is sent at once */
     call->watch_status = look_up(&thread->server->health, service);
-    list_push_back(&thread->watches, &call->in_watches);
-    send_watch_start(call);
-    if (thread->is_draining)
-        health_end_watches(thread);
+    stream_start(call);
 }
 
-static void resume(struct rpc_call *call)
+bool health_next(struct rpc_call *call)
 {
-    /* Fails when nothing is deferred: then the stream is about to ask by itself. */
-    (void)nghttp2_session_resume_data(call->conn->session, call->stream_id);
-    conn_mark_dirty(call->conn);
+    if (call->watch_status == call->watch_sent)
+        return false;
+    call->watch_sent = call->watch_status;
+    call->reply.prefix[0] = 0x08; /* field 1, varint */
+    call->reply.prefix[1] = (uint8_t)call->watch_status;
+    call->reply.prefix_len = 2;
+    return true;
 }
 
 void health_notify(struct server_thread *thread)
@@ -131,26 +132,17 @@ void health_notify(struct server_thread *thread)
     if (version == thread->health_seen)
         return;
     thread->health_seen = version;
-    list_foreach (&thread->watches, node) {
-        struct rpc_call *call = container_of(node, struct rpc_call, in_watches);
+    list_foreach (&thread->streams, node) {
+        struct rpc_call *call = container_of(node, struct rpc_call, in_streams);
         struct bytes service;
         const char *why;
 
+        if (call->is_reflection)
+            continue;
         if (health_request_decode(rpc_call_body(call), &service, &why) != 0)
             continue; /* cannot be: it was decoded before */
         call->watch_status = look_up(health, service);
         if (call->watch_status != call->watch_sent)
-            resume(call);
-    }
-}
-
-void health_end_watches(struct server_thread *thread)
-{
-    list_foreach (&thread->watches, node) {
-        struct rpc_call *call = container_of(node, struct rpc_call, in_watches);
-
-        call->is_watch_end = true;
-        call->reply.status = GRPC_UNAVAILABLE;
-        resume(call);
+            stream_resume(call);
     }
 }

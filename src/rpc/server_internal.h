@@ -8,6 +8,7 @@
  *   server_send.c    what goes to the peer: replies as frames, writing, delivery
  *   server_call.c    a call's life: memory, references, replies from other threads
  *   server_health.c  grpc.health.v1
+ *   server_reflection.c  grpc.reflection
  *
  * Everything of a connection and of a call, except what is marked, belongs to the one rpc thread
  * that serves the connection. Replies come home through the thread's inbox, with a node inside the
@@ -59,13 +60,25 @@ void health_init(struct health *health);
 void health_free(struct health *health);
 /* Any thread. */
 void health_set(struct health *health, struct bytes service, int status);
-/* rpc thread: handlers of Check and Watch; tells watchers what changed since the last look; ends
- * all. */
+/* rpc thread: handlers of Check and Watch; tells watchers what changed since the last look. */
 void health_check(void *ctx, struct rpc_call *call);
 void health_watch(void *ctx, struct rpc_call *call);
 struct server_thread;
 void health_notify(struct server_thread *thread);
-void health_end_watches(struct server_thread *thread);
+/* The next message of a watch, if the peer does not know the latest status: into call->reply. */
+bool health_next(struct rpc_call *call);
+
+/* --- grpc.reflection (server_reflection.c) ---------------------------------------------------- */
+
+/* The first request is complete: the handler of the method. */
+void reflection_start(void *ctx, struct rpc_call *call);
+/* True while requests are taken: reflection_take for their bytes, reflection_half_closed at their
+ * end. */
+bool reflection_is_open(const struct rpc_call *call);
+void reflection_take(struct rpc_call *call, struct bytes chunk);
+void reflection_half_closed(struct rpc_call *call);
+/* The next answer, if a request waits: into call->reply. Ends the stream after the last. */
+bool reflection_next(struct rpc_call *call);
 
 /* --- threads --------------------------------------------------------------------------------- */
 
@@ -77,10 +90,12 @@ struct thread_msg {
     enum msg_kind kind;
 };
 
+enum method_kind { METHOD_UNARY, METHOD_WATCH, METHOD_REFLECTION };
+
 struct server_method {
     struct rpc_method method;
     size_t path_len;
-    bool is_watch;
+    enum method_kind kind;
 };
 
 struct server_thread {
@@ -100,8 +115,8 @@ struct server_thread {
     struct list handshakes;                       /* connections in a TLS handshake, oldest first */
     uint32_t handshakes_left; /* steps of handshakes that this turn may still take */
     uint32_t chance;          /* xorshift state, for jitter */
-    struct list watches;
-    uint64_t health_seen; /* version that the watchers know */
+    struct list streams;      /* calls that are answered with a stream */
+    uint64_t health_seen;     /* version that the watchers know */
     bool is_draining;
 
     uint8_t *in;          /* SERVER_READ_LEN */
@@ -125,6 +140,8 @@ struct server_thread {
 struct rpc_server {
     struct server_method *methods;
     size_t method_count;
+    struct bytes *services; /* names, parts of the methods' paths */
+    size_t service_count;
     void *ctx;
     size_t user_size;
     void (*turn_end)(void *ctx, uint32_t thread);
@@ -248,7 +265,9 @@ struct rpc_call {
     bool is_reset_after;  /* RST_STREAM(NO_ERROR) follows the reply: the request is not wanted */
     bool is_delivery_due; /* the handler has yet to be told */
     bool has_post, has_content_type, has_encoding;
-    bool is_watch, is_watch_end;
+    bool is_stream;     /* answered with many messages: a watch, reflection */
+    bool is_stream_end; /* ... and no more of them */
+    bool is_reflection;
     bool is_exempt;  /* needs no signature */
     int http_status; /* 0, or the refusal that the headers earned */
     struct server_thread *thread;
@@ -256,11 +275,12 @@ struct rpc_call {
     const struct server_method *method; /* NULL: unknown path */
     struct list_node in_conn;
     struct list_node in_phase; /* conn's receiving or unsent */
-    struct list_node in_watches;
+    struct list_node in_streams;
     struct heap_node deadline;
     int64_t deadline_ms, started_ms;
     struct grpc_message request;
     size_t request_bytes; /* counted in conn and thread */
+    struct buf waiting;   /* reflection: requests not yet answered */
     struct buf path;      /* only for a signed call of an unknown path */
     uint8_t signature[SIGN_HEX_LEN];
     size_t signature_len;
@@ -287,6 +307,9 @@ void call_replied(struct rpc_call *call);
 void call_expire(struct rpc_call *call);
 void call_drop_request(struct rpc_call *call);
 void call_count_request(struct rpc_call *call, size_t more);
+void call_uncount_request(struct rpc_call *call, size_t less);
+/* NULL, or what to say because too many request bytes are buffered. */
+const char *call_over_limit(const struct rpc_call *call);
 void call_tell_delivery(struct rpc_call *call, bool sent);
 /* The server's own answer in place of a handler's. */
 void call_refuse(struct rpc_call *call, enum grpc_status status, const char *message);
@@ -300,7 +323,13 @@ void server_thread_enter(struct server_thread *thread);
 void send_reply(struct rpc_call *call); /* call->reply */
 void send_status(struct rpc_call *call, enum grpc_status status, struct bytes encoded_message);
 void send_http_refusal(struct rpc_call *call);
-void send_watch_start(struct rpc_call *call);
+/* A call that is answered with a stream: begins it; says that there is something to send. */
+void stream_start(struct rpc_call *call);
+void stream_resume(struct rpc_call *call);
+/* Ends it with that status after the message that is under way. */
+void stream_stop(struct rpc_call *call, enum grpc_status status);
+/* All of the thread end, because the server does. */
+void streams_end(struct server_thread *thread);
 /* Makes frames and writes them; false when the connection was closed and may be freed. */
 bool conn_flush(struct conn *conn);
 int send_data_frame(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t len,

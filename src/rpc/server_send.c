@@ -155,36 +155,67 @@ void send_http_refusal(struct rpc_call *call)
     submit_headers(call, nv, call->http_status == 405 ? 2 : 1, NULL);
 }
 
-/* Each message of a watch takes the place of the one before; only the latest status matters. */
-static ssize_t read_watch(nghttp2_session *session, int32_t stream_id, uint8_t *buf, size_t max_len,
-                          uint32_t *flags, nghttp2_data_source *source, void *user)
+/* --- streams of answers ---------------------------------------------------------------------- */
+
+/* One message at a time is under way; the next is made when the peer has room for it. Hence of a
+ * watch only the latest status matters, and answers do not pile up. */
+static bool next_message(struct rpc_call *call)
+{
+    if (call->is_reflection ? !reflection_next(call) : !health_next(call))
+        return false;
+    call->reply_len = GRPC_PREFIX_LEN + call->reply.prefix_len + blob_bytes(call->reply.blob).len;
+    call->reply_sent = 0;
+    count_reply(call);
+    return true;
+}
+
+static ssize_t read_stream(nghttp2_session *session, int32_t stream_id, uint8_t *buf,
+                           size_t max_len, uint32_t *flags, nghttp2_data_source *source, void *user)
 {
     (void)session, (void)stream_id, (void)buf, (void)user;
     struct rpc_call *call = (struct rpc_call *)source->ptr;
 
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    if (call->reply_sent == call->reply_len && call->watch_status != call->watch_sent) {
-        call->watch_sent = call->watch_status;
-        call->reply.prefix[0] = 0x08; /* field 1, varint */
-        call->reply.prefix[1] = (uint8_t)call->watch_status;
-        call->reply.prefix_len = 2;
-        call->reply_len = GRPC_PREFIX_LEN + 2;
-        call->reply_sent = 0;
-        count_reply(call);
-    }
-    size_t left = call->reply_len - call->reply_sent;
-    if (left > 0)
+    if (call->reply_sent < call->reply_len || next_message(call)) {
+        size_t left = call->reply_len - call->reply_sent;
         return (ssize_t)(left < max_len ? left : max_len);
-    if (!call->is_watch_end)
+    }
+    if (!call->is_stream_end)
         return NGHTTP2_ERR_DEFERRED;
     *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
     submit_trailer(call);
     return 0;
 }
 
-void send_watch_start(struct rpc_call *call)
+void stream_start(struct rpc_call *call)
 {
-    submit_headers(call, ok_headers, 2, read_watch);
+    list_push_back(&call->thread->streams, &call->in_streams);
+    submit_headers(call, ok_headers, 2, read_stream);
+    if (call->thread->is_draining)
+        stream_stop(call, GRPC_UNAVAILABLE);
+}
+
+void stream_resume(struct rpc_call *call)
+{
+    /* Fails when nothing is deferred: then the stream is about to ask by itself. */
+    (void)nghttp2_session_resume_data(call->conn->session, call->stream_id);
+    conn_mark_dirty(call->conn);
+}
+
+void stream_stop(struct rpc_call *call, enum grpc_status status)
+{
+    if (call->is_stream_end)
+        return;
+    call->is_stream_end = true;
+    call->is_reset_after = true; /* does nothing if the request has ended, as that of a watch */
+    call->reply.status = status;
+    stream_resume(call);
+}
+
+void streams_end(struct server_thread *thread)
+{
+    list_foreach (&thread->streams, node)
+        stream_stop(container_of(node, struct rpc_call, in_streams), GRPC_UNAVAILABLE);
 }
 
 /* --- writing --------------------------------------------------------------------------------- */

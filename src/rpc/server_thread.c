@@ -31,7 +31,7 @@ int server_thread_init(struct server_thread *thread, struct rpc_server *server, 
     thread->index = index;
     list_init(&thread->conns);
     list_init(&thread->dirty);
-    list_init(&thread->watches);
+    list_init(&thread->streams);
     list_init(&thread->handshakes);
     heap_init(&thread->deadlines);
     thread->local_tail = &thread->local_first;
@@ -182,7 +182,7 @@ static void start_drain(struct server_thread *thread)
     thread->is_draining = true;
     list_foreach (&thread->conns, node)
         conn_drain(container_of(node, struct conn, in_thread));
-    health_end_watches(thread);
+    streams_end(thread);
 }
 
 static bool owns_listener(const struct server_thread *thread)

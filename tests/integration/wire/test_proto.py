@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """proto/ describes the same wire as the published schemas: numbers, names, types, presence, methods."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_tools import protoc
 from sentry_protos.taskbroker.v1 import taskbroker_pb2
 
@@ -44,7 +47,8 @@ def enums(file):
 
 
 def methods(file):
-    return {s.name: {m.name: (m.input_type, m.output_type, m.server_streaming) for m in s.method}
+    return {s.name: {m.name: (m.input_type, m.output_type, m.client_streaming, m.server_streaming)
+                     for m in s.method}
             for s in file.service}
 
 
@@ -74,4 +78,29 @@ def test_producer():
     }
     assert methods(compiled("taskmill/v1/producer.proto")) == {
         "ProducerService": {"Enqueue": (".taskmill.v1.EnqueueRequest", ".taskmill.v1.EnqueueResponse",
-                                        False)}}
+                                        False, False)}}
+
+
+def test_reflection_is_the_published_schema_in_both_versions():
+    alpha = compiled("grpc/reflection/v1alpha/reflection.proto")
+    theirs = published(reflection_pb2)
+    assert alpha.package == theirs.package
+    assert messages(alpha) == messages(theirs)
+    assert methods(alpha) == methods(theirs)
+    # There is no Python package of v1, which is the same but for its name.
+    v1 = compiled("grpc/reflection/v1/reflection.proto")
+    assert v1.package == "grpc.reflection.v1"
+    assert {m.name: [(f.number, f.name, f.type) for f in m.field] for m in v1.message_type} == \
+        {m.name: [(f.number, f.name, f.type) for f in m.field] for m in alpha.message_type}
+    (method,) = v1.service[0].method
+    assert (method.name, method.client_streaming, method.server_streaming) == \
+        ("ServerReflectionInfo", True, True)
+
+
+def test_the_servers_descriptors_are_those_of_proto():
+    """src/rpc/reflection_data.c is what scripts/reflection_data.py makes of proto/ today."""
+    script = PROTO.parent / "scripts/reflection_data.py"
+    made = subprocess.run([sys.executable, script, "--print"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == (PROTO.parent / "src/rpc/reflection_data.c").read_text(), \
+        "run scripts/reflection_data.py"
