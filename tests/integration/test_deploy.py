@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 
 import pytest
@@ -34,7 +35,7 @@ from harness.deploy import (
 )
 from harness.kafka import Kafka
 from harness.process import wait_for
-from harness.rpc import Client, activation
+from harness.rpc import activation
 
 COMPOSE_FILES = ["compose.yml", "compose.pool.yml", "compose.ingest.yml"]
 SHUTDOWN_S = 9  # default of shutdown_timeout_ms
@@ -96,7 +97,7 @@ def kubernetes():
 
 @pytest.mark.parametrize("version", ["1.27", "1.37"])
 def test_kubernetes_schema(version):
-    """1.27 is the first with gRPC probes and volumes that stay, as a matter of course."""
+    """1.27 is the first that keeps the volumes as persistentVolumeClaimRetentionPolicy says."""
     listed = load(DEPLOY / "k8s" / "kustomization.yaml")["resources"]
     run([checker("kubernetes-validate"), "--strict", "-k", f"{version}.0",
          *[DEPLOY / "k8s" / name for name in listed]])
@@ -145,6 +146,21 @@ def test_broker_files(name):
     assert load(DEPLOY / name / "broker.yml")["default_topic_partitions"] == PARTITIONS
 
 
+def test_alarms_name_metrics_that_exist():
+    """The table of docs/operations.md, and the values of `kind` and `reason` in it."""
+    source = (cache.ROOT / "src/broker/meters.h").read_text()
+    values = (cache.ROOT / "src/broker/meters.c").read_text()
+    page = (cache.ROOT / "docs/operations.md").read_text()
+    table = re.search(r"^\| watch \| call when .*?\n\n", page, re.MULTILINE | re.DOTALL).group(0)
+    first = "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
+    quoted = set(re.findall(r"`([a-z_.]+)`", first))
+    metrics = {name for name in quoted if "." in name}
+    assert len(metrics) > 8
+    assert {name for name in metrics if f'"{name}"' not in source} == set()
+    kinds = set(re.findall(r"`kind=(\w+)`", first))
+    assert len(kinds) == 3 and all(f'"{kind}"' in values for kind in kinds)
+
+
 # --- systemd
 
 
@@ -153,9 +169,10 @@ UNITS = ["taskmill-broker@.service", "taskmill-worker@.service"]
 
 def verify(folder, name):
     """systemd-analyze on an instance, in a root that has only our files and a program to start."""
-    for sub in ("usr/bin", "etc/systemd/system", "usr/lib/systemd/system"):
+    for sub in ("bin", "usr/bin", "etc/systemd/system", "usr/lib/systemd/system"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    shutil.copy("/bin/true", folder / "usr/bin/taskmill")
+    for stub in ("usr/bin/taskmill", "bin/kill"):
+        shutil.copy("/bin/true", folder / stub)
     for each in UNITS:
         if not (folder / "etc/systemd/system" / each).exists():
             shutil.copy(DEPLOY / "systemd" / each, folder / "etc/systemd/system" / each)
@@ -416,19 +433,25 @@ def test_compose_ingest_runs(deploy_kafka, clean, services, tmp_path):
     stop_all([worker, broker])
 
 
-def probe(broker, definition):
-    """Whether a probe of the StatefulSet succeeds, asked as the kubelet asks it."""
-    if "grpc" in definition:
-        with Client(f"{broker.address}:{definition['grpc']['port']}") as client:
-            return client.health(definition["grpc"]["service"],
-                                 timeout_s=definition["timeoutSeconds"]) == "SERVING"
-    port = {"admin": 9464}.get(definition["httpGet"]["port"], definition["httpGet"]["port"])
-    url = f"http://{broker.address}:{port}{definition['httpGet']['path']}"
+def ask(broker, container, path, port_name, timeout_s=5):
+    """(status, body) of a page of the pod's admin port."""
+    [port] = [p["containerPort"] for p in container["ports"] if p["name"] == port_name]
+    url = f"http://{broker.address}:{port}{path}"
     try:
-        with urllib.request.urlopen(url, timeout=definition["timeoutSeconds"]) as answer:
-            return 200 <= answer.status < 400
-    except OSError:
-        return False
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
+def probe(broker, container, kind):
+    """Whether a probe of the StatefulSet succeeds, asked as the kubelet asks it."""
+    definition = container[kind]
+    get = definition["httpGet"]
+    status, _ = ask(broker, container, get["path"], get["port"], definition["timeoutSeconds"])
+    return 200 <= status < 400
 
 
 def test_kubernetes_runs(deploy_kafka, clean, services, tmp_path):
@@ -453,11 +476,11 @@ def test_kubernetes_runs(deploy_kafka, clean, services, tmp_path):
                                grace_s=pod["terminationGracePeriodSeconds"]))
         services.append(brokers[-1])
         # The first makes the topics; on a cluster those that start beside it are restarted until they are there.
-        wait_for(lambda b=brokers[-1]: probe(b, container["startupProbe"]),
+        wait_for(lambda b=brokers[-1]: probe(b, container, "startupProbe"),
                  lambda b=brokers[-1]: f"{b.folder.name}:\n{b.log()[-3000:]}")
     for broker in brokers:
         for kind in ("readinessProbe", "livenessProbe"):
-            wait_for(lambda b=broker, k=kind: probe(b, container[k]), kind)
+            wait_for(lambda b=broker, k=kind: probe(b, container, k), kind)
 
     worker_pod = all_of["Deployment"]["spec"]["template"]["spec"]
     [container_of_worker] = worker_pod["containers"]
@@ -468,8 +491,15 @@ def test_kubernetes_runs(deploy_kafka, clean, services, tmp_path):
     services.append(worker)
     work_off(deploy_kafka, brokers, [worker])
     assert worker.check() == 0
+    scraped = all_of["StatefulSet"]["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"]
+    assert [p["name"] for p in container["ports"] if str(p["containerPort"]) == scraped] == ["admin"]
+    pages = [ask(broker, container, "/metrics", "admin")[1] for broker in brokers]
+    assert all("\n# TYPE taskmill_" in page for page in pages)
+    stored = sum(json.loads(ask(broker, container, "/status.json", "admin")[1])["totals"]["taken_in"]
+                 for broker in brokers)
+    assert stored == TASKS
     stop_all([worker, *brokers])
-    assert not probe(brokers[0], container["readinessProbe"])
+    assert not probe(brokers[0], container, "readinessProbe")
 
 
 def test_units_run(deploy_kafka, clean, services, tmp_path):
@@ -493,6 +523,10 @@ def test_units_run(deploy_kafka, clean, services, tmp_path):
     worker = start_unit(tmp_path, network, "taskmill-worker", "main", variables("worker-main.env"))
     services.append(worker)
     work_off(kafka, [broker], [worker])
+    reload = unit("taskmill-broker@.service")["Service.ExecReload"][0]
+    run(reload.replace("$MAINPID", str(broker.process.pid)).split())
+    with broker.client() as client:
+        assert client.health() == "SERVING"  # and it ends below by SIGTERM, with 0
     assert (tmp_path / "run/taskmill-worker-main/health").exists()
     assert (tmp_path / "state/taskmill/main/tasks.sqlite").exists()
     stop_all([worker, broker])
