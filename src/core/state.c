@@ -137,7 +137,11 @@ static int64_t deadline_ms(const struct inflight *inflight, const struct task *t
 {
     int64_t duration_ms = task->duration_ms > 0 ? task->duration_ms : 0;
 
-    return clock_add(inflight->now_ms, clock_add(duration_ms, inflight->config.grace_ms));
+    int64_t lease_ms = clock_add(duration_ms, inflight->config.grace_ms);
+
+    if (lease_ms < LEASE_MIN_MS)
+        lease_ms = LEASE_MIN_MS;
+    return clock_add(inflight->now_ms, lease_ms);
 }
 
 void state_grant(struct inflight *inflight, struct task *task)

@@ -69,6 +69,11 @@ enum task_failure {
 };
 const char *task_failure_name(enum task_failure failure);
 
+/* A claim lasts at least so long: with a duration of zero (or negative, as a file may have it) and
+ * no grace it would end in the turn in which it begins, and nobody would ever get the task. A
+ * second is what the original's whole seconds come to. */
+#define LEASE_MIN_MS 1000
+
 /* The value of on_attempts_exceeded that asks for a dead letter; every other one discards. */
 #define TASK_DEADLETTER_POLICY 2
 

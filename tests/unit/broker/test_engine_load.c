@@ -148,6 +148,39 @@ static void wild_numbers_do_no_harm(void **state)
     inflight_check(world->engine->inflight);
 }
 
+/* Spec 13: 34: from 2^31 seconds on the original stored no deadline and never came back; negative
+ * durations of a file have none either. Ours all have one. */
+static void test_weakness_34_every_duration_has_a_deadline(void **state)
+{
+    static const struct {
+        const char *id, *duration;
+        int64_t lasts_s;
+    } cases[] = {{"negative", "-5", 0},
+                 {"int32", "2147483647", INT32_MAX},
+                 {"beyond", "2147483648", INT32_MAX},
+                 {"vast", "9223372036854775807", INT32_MAX}};
+    struct world *world = WORLD(state);
+    make_file(world);
+    for (size_t i = 0; i < 4; i++) {
+        char more[80];
+        snprintf(more, sizeof more, "processing_deadline_duration = %s", cases[i].duration);
+        put_row(world, cases[i].id, "Pending", more);
+    }
+    open_file(world);
+    for (size_t i = 0; i < 4; i++) {
+        world_expect_claim(world, cases[i].id);
+        assert_int_equal(world_task(world, cases[i].id)->due_ms,
+                         BOOT0 + cases[i].lasts_s * 1000 + GRACE);
+    }
+    assert_int_equal(world_sql_int(world, "SELECT count(processing_deadline) FROM "
+                                          "inflight_taskactivations"),
+                     4);
+    world_pass(world, INT64_C(2147483647) * 1000 + GRACE);
+    assert_int_equal(world_turn(world), 0);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(world_task(world, cases[i].id)->state, TASK_PENDING);
+}
+
 static void order_and_rowids_go_on(void **state)
 {
     struct world *world = WORLD(state);
@@ -244,6 +277,7 @@ int main(void)
         TEST(bad_rows_are_parked_not_refused),
         TEST(times_are_clamped),
         TEST(wild_numbers_do_no_harm),
+        TEST(test_weakness_34_every_duration_has_a_deadline),
         TEST(order_and_rowids_go_on),
         TEST(claimed_at_crash_ends_by_its_policy),
         TEST(milliseconds_survive_a_restart),
