@@ -405,6 +405,42 @@ def test_compose_single_runs(deploy_kafka, clean, services, tmp_path):
     assert broker.check() == 1  # and the check tells
 
 
+def test_a_broker_is_backed_up_and_taken_away(deploy_kafka, clean, services, tmp_path):
+    """The two procedures of docs/operations.md: a copy of the live file, and a last start that takes in nothing."""
+    network = Network(tmp_path)
+    files = compose("compose.yml", KAFKA_BOOTSTRAP=deploy_kafka.bootstrap)
+    broker = start_compose(tmp_path, network, files, "taskbroker")
+    services.append(broker)
+    broker.wait_healthy()
+    wait_shared([broker])
+    send_tasks(deploy_kafka, "taskworker")
+    deploy_kafka.wait_committed("taskworker", "taskworker", {p: TASKS // PARTITIONS for p in range(PARTITIONS)})
+    [live] = tmp_path.rglob("*.sqlite")
+    page = (cache.ROOT / "docs/operations.md").read_text()
+
+    backup = tmp_path / "backup.sqlite"
+    statement = re.search(r"sqlite3 -readonly tasks.sqlite \"(VACUUM INTO '(.*)')\"", page)
+    run(["sqlite3", "-readonly", live, statement.group(1).replace(statement.group(2), str(backup))])
+    assert f"{TASKS} Pending" in run([program(), "store", "check", backup])
+
+    broker.stop()
+    variable, value = re.search(r"^ +(TASKBROKER_KAFKA_TOPICS__\w+)=(\w+) taskmill broker", page, re.MULTILINE).groups()
+    files["taskbroker"]["environment"][variable] = value
+    last = start_compose(tmp_path, network, files, "taskbroker")
+    services.append(last)
+    last.wait_healthy()
+    send_tasks(deploy_kafka, "taskworker")  # for whoever else is in the group
+    worker = start_compose(tmp_path, network, files, "taskworker")
+    services.append(worker)
+    queries = re.findall(r"^ +sqlite3 -readonly tasks.sqlite \"(SELECT count.*)\"$", page, re.MULTILINE)
+    assert len(set(queries)) == 2
+    for query in queries:
+        wait_for(lambda q=query: run(["sqlite3", "-readonly", live, q]) == "0\n", query, 60)
+    said = wait_for(lambda: ran([worker]), lambda: f"{TASKS} tasks:\n{worker.log()[-3000:]}")
+    assert len(said) == len(set(said)) == TASKS
+    stop_all([worker, last])
+
+
 def test_compose_ingest_runs(deploy_kafka, clean, services, tmp_path):
     """The pool is started by its variables alone, and reached by the route of ingest-routes.yml."""
     kafka = deploy_kafka
