@@ -146,19 +146,45 @@ def test_broker_files(name):
     assert load(DEPLOY / name / "broker.yml")["default_topic_partitions"] == PARTITIONS
 
 
-def test_alarms_name_metrics_that_exist():
-    """The table of docs/operations.md, and the values of `kind` and `reason` in it."""
-    source = (cache.ROOT / "src/broker/meters.h").read_text()
-    values = (cache.ROOT / "src/broker/meters.c").read_text()
+def families():
+    """{name: kind} of the metrics that a broker declares."""
+    source = (cache.ROOT / "src/broker/meters.h").read_text().replace("\\\n", " ")
+    return dict(re.findall(r'"([a-z_.]+)",\s*METRIC_(COUNTER|GAUGE|HISTOGRAM)', source))
+
+
+def alarm_table():
     page = (cache.ROOT / "docs/operations.md").read_text()
     table = re.search(r"^\| watch \| call when .*?\n\n", page, re.MULTILINE | re.DOTALL).group(0)
-    first = "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
-    quoted = set(re.findall(r"`([a-z_.]+)`", first))
-    metrics = {name for name in quoted if "." in name}
-    assert len(metrics) > 8
-    assert {name for name in metrics if f'"{name}"' not in source} == set()
-    kinds = set(re.findall(r"`kind=(\w+)`", first))
+    return "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
+
+
+def test_alarms_of_the_guide():
+    """They name metrics that there are, and values of `kind` that there are."""
+    watched = alarm_table()
+    metrics = {name for name in re.findall(r"`([a-z_.]+)`", watched) if "." in name}
+    assert len(metrics) > 8 and metrics <= set(families())
+    kinds = set(re.findall(r"`kind=(\w+)`", watched))
+    values = (cache.ROOT / "src/broker/meters.c").read_text()
     assert len(kinds) == 3 and all(f'"{kind}"' in values for kind in kinds)
+
+
+def test_alarms_of_prometheus():
+    """The same as a file of rules: every metric of the guide, and none that no broker has."""
+    [group] = load(DEPLOY / "prometheus" / "alerts.yml")["groups"]
+    rules = group["rules"]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in ("page", "ticket") and rule["annotations"]["summary"]
+    expressions = " ".join(rule["expr"] for rule in rules)
+    known = {"taskmill_" + name.replace(".", "_") + ("_total" if kind == "COUNTER" else ""): name
+             for name, kind in families().items()}
+    used = set(re.findall(r"taskmill_\w+", expressions))
+    assert used <= set(known)
+    watched = alarm_table()
+    assert {known[name] for name in used} == {
+        name for name in re.findall(r"`([a-z_.]+)`", watched) if "." in name}
+    assert set(re.findall(r'kind="(\w+)"', expressions)) == set(re.findall(r"`kind=(\w+)`", watched))
 
 
 # --- systemd
