@@ -19,6 +19,7 @@
 #include "broker/forward_sinks.h"
 #include "broker/reload.h"
 #include "broker/service.h"
+#include "broker/stops.h"
 #include "broker/topic_ports.h"
 
 #define TARGET                 "taskmill::broker"
@@ -49,7 +50,8 @@ struct broker {
     struct topic_sink *sink;   /* of retries and dead letters; one of the clusters' */
     struct forward_sinks *forward_sinks;
     struct reload *reload;
-    bool started, stopping, serving;
+    bool started, stopping, serving, abandoned;
+    _Atomic(const char *) phase; /* of the stop */
     int event_fd;
     pthread_mutex_t failure_lock;
     char failure[sizeof(struct err_text)];
@@ -72,8 +74,14 @@ static void fail(struct broker *broker, const char *why)
 
 static void engine_failed(void *ctx, int code, const char *why)
 {
-    (void)code;
-    fail(ctx, why);
+    struct broker *broker = ctx;
+    struct err_text text;
+    if (code == ERR_BUSY) /* on_store_busy gave up: the broker stops */
+        err_set(&text, code,
+                "database %s is still locked by another process: the broker ends without its last "
+                "write; what was acknowledged is durable",
+                store_path(broker->store));
+    fail(broker, code == ERR_BUSY ? text.s : why);
 }
 
 static void on_source_failed(void *ctx, uint32_t source, int code, const char *why)
@@ -533,37 +541,101 @@ void broker_stats(struct broker *broker, struct engine_stats *out)
     engine_thread_stats(broker->thread, out);
 }
 
+/* --- shutdown -------------------------------------------------------------------------------- */
+
+struct deadlines {
+    int64_t drain_ms; /* streams are waited for */
+    int64_t topics_ms, leave_topics_ms;
+    int64_t engine_ms; /* before the end: what then happens must be told */
+};
+
+static struct deadlines share_out(int64_t timeout_ms)
+{
+    int64_t now_ms = clock_boot_ms();
+    int64_t drain_ms = timeout_ms * 5 / 9 < DRAIN_MS ? timeout_ms * 5 / 9 : DRAIN_MS;
+    int64_t store_ms = timeout_ms * 2 / 9;
+    return (struct deadlines){.drain_ms = now_ms + drain_ms,
+                              .topics_ms = now_ms + timeout_ms - store_ms - timeout_ms / 18,
+                              .leave_topics_ms = now_ms + timeout_ms - store_ms,
+                              .engine_ms = now_ms + timeout_ms - timeout_ms / 18};
+}
+
 /* Whoever sends work here must hear of the end before the first claim is refused. */
-static void drain(struct broker *broker)
+static void fall_silent(struct broker *broker)
 {
     if (broker->admin)
         admin_draining(broker->admin);
     set_serving(broker, false);
     struct engine_event *event = engine_event_new(EVENT_DRAIN, sizeof *event);
     inbox_push(&broker->inbox, &event->node);
+}
+
+static void drain(struct broker *broker, int64_t until_ms)
+{
+    atomic_store(&broker->phase, "for streams to end");
+    fall_silent(broker);
     if (!broker->service)
         return;
     struct rpc_server *server = service_server(broker->service);
     rpc_server_drain(server);
-    int64_t until_ms = clock_boot_ms() + DRAIN_MS;
     while (rpc_server_open_streams(server) && clock_boot_ms() < until_ms &&
            !atomic_load(&broker->failed))
         poll(NULL, 0, STREAM_POLL_MS);
     rpc_server_stop(server);
 }
 
-static uint32_t time_left(int64_t until_ms)
+static void stop_source(void *arg, int64_t until_ms)
 {
+    struct topic_source *source = arg;
     int64_t left_ms = until_ms - clock_boot_ms();
-    return left_ms > 500 ? (uint32_t)left_ms : 500;
+    source->ops->stop(source, left_ms > 0 ? (uint32_t)left_ms : 0);
 }
 
-static void stop_topics(struct broker *broker, int64_t until_ms)
+static void stop_clusters(void *arg, int64_t until_ms)
 {
-    for (size_t i = 0; i < broker->source_count; i++)
-        broker->sources[i]->ops->stop(broker->sources[i], time_left(until_ms));
-    clusters_stop(broker->clusters, until_ms);
-    forward_sinks_stop(broker->forward_sinks, until_ms);
+    clusters_stop(arg, until_ms);
+}
+
+static void stop_forward_sinks(void *arg, int64_t until_ms)
+{
+    forward_sinks_stop(arg, until_ms);
+}
+
+static void stop_topics(struct broker *broker, const struct deadlines *deadlines)
+{
+    size_t count = broker->source_count;
+    struct stop_job *jobs = mem_calloc(count + 2, sizeof *jobs);
+    struct buf *names = mem_calloc(count, sizeof *names);
+    atomic_store(&broker->phase, "for Kafka");
+    for (size_t i = 0; i < count; i++) {
+        buf_printf(&names[i], "the consumer of topic '%s'", broker->topics[i]->name);
+        jobs[i] = (struct stop_job){buf_cstr(&names[i]), stop_source, broker->sources[i]};
+    }
+    jobs[count] = (struct stop_job){"a Kafka producer", stop_clusters, broker->clusters};
+    jobs[count + 1] = (struct stop_job){"the producer of a demoted_topic_cluster",
+                                        stop_forward_sinks, broker->forward_sinks};
+    broker->abandoned =
+        stops_run(jobs, count + 2, deadlines->topics_ms, deadlines->leave_topics_ms) > 0;
+    for (size_t i = 0; i < count; i++)
+        buf_free(&names[i]);
+    mem_free(names);
+    mem_free(jobs);
+}
+
+/* False when the engine still holds the store. */
+static bool stop_engine(struct broker *broker, int64_t until_ms)
+{
+    atomic_store(&broker->phase, "for the engine's last turn");
+    if (engine_thread_stop(broker->thread, until_ms))
+        return true;
+    struct err_text why;
+    err_set(&why, ERR_BUSY,
+            "database %s: a write has not ended within shutdown_timeout_ms (%lld): what was "
+            "acknowledged before it is durable; look at the disk",
+            store_path(broker->store), (long long)broker->cfg->shutdown_timeout_ms);
+    fail(broker, why.s);
+    broker->abandoned = true;
+    return false;
 }
 
 void broker_stop(struct broker *broker)
@@ -571,16 +643,29 @@ void broker_stop(struct broker *broker)
     if (!broker->started || broker->stopping)
         return;
     broker->stopping = true;
-    int64_t until_ms = clock_boot_ms() + (int64_t)broker->cfg->shutdown_timeout_ms;
-    atomic_store(&broker->wait_until_ms, clock_boot_ms() + DRAIN_MS);
+    struct deadlines deadlines = share_out((int64_t)broker->cfg->shutdown_timeout_ms);
+    atomic_store(&broker->wait_until_ms, deadlines.drain_ms);
     log_info(TARGET, NULL,
              "stopping: no new claims; reports are taken until all streams have ended");
-    drain(broker);
+    drain(broker, deadlines.drain_ms);
     if (!broker->cfg->embedded) /* else the topics live on the engine's thread */
-        stop_topics(broker, until_ms);
-    engine_thread_stop(broker->thread);
-    store_close(broker->store);
-    broker->store = NULL;
+        stop_topics(broker, &deadlines);
+    if (stop_engine(broker, deadlines.engine_ms)) {
+        atomic_store(&broker->phase, "for the database to close");
+        store_close(broker->store);
+        broker->store = NULL;
+    }
+    atomic_store(&broker->phase, NULL);
+}
+
+const char *broker_stopping(const struct broker *broker)
+{
+    return atomic_load(&broker->phase);
+}
+
+bool broker_abandoned(const struct broker *broker)
+{
+    return broker->abandoned;
 }
 
 void broker_destroy(struct broker *broker)
@@ -588,6 +673,8 @@ void broker_destroy(struct broker *broker)
     if (!broker)
         return;
     broker_stop(broker);
+    if (broker->abandoned)
+        return;
     admin_destroy(broker->admin);
     engine_thread_free(broker->thread);
     for (size_t i = 0; i < broker->source_count; i++)

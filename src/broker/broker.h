@@ -5,8 +5,11 @@
  * and destroys it.
  *
  * Shutdown: readiness down, GOAWAY, no new claims, held ones answered; statuses are accepted until
- * no stream is open or 5 s have passed; then the topics stop (final commits), then the engine, then
- * the store closes.
+ * no stream is open or 5 s have passed; then the topics stop beside each other (final commits),
+ * then the engine, then the store closes. Each step has its share of shutdown_timeout_ms (of 9 s:
+ * 5, 2 and 2), and what an earlier step leaves over: a cluster that does not answer takes no time
+ * from the store. Kafka left behind costs repeated messages and is a WARN; an engine that cannot
+ * end its turn is a failure.
  */
 #ifndef TASKMILL_BROKER_BROKER_H
 #define TASKMILL_BROKER_BROKER_H
@@ -31,14 +34,20 @@ void broker_reload(struct broker *broker);
 /* NULL while all is well. */
 const char *broker_failure(struct broker *broker);
 void broker_stats(struct broker *broker, struct engine_stats *out);
-/* Drains, stops and closes the store, at most about shutdown_timeout_ms. */
+/* Drains, stops and closes the store. At most about shutdown_timeout_ms, unless the disk hangs
+ * while the store is closed. broker_failure then says whether all went well. */
 void broker_stop(struct broker *broker);
+/* What broker_stop does now, for whoever loses patience; NULL before and after. Any thread. */
+const char *broker_stopping(const struct broker *broker);
+/* True when broker_stop left threads behind: broker_destroy then frees nothing, and the process
+ * should end. */
+bool broker_abandoned(const struct broker *broker);
 /* May wait up to a minute for the Kafka library, which ends only when its requests do. */
 void broker_destroy(struct broker *broker);
 
 /* The command's main part: runs until SIGINT, SIGTERM or SIGQUIT (0) or a failure (1, with one line
- * on the log). SIGHUP reads the runtime configuration again. A second signal ends the process at
- * once with 1. */
+ * on the log). SIGHUP reads the runtime configuration again. A second signal, or the end of
+ * shutdown_timeout_ms, ends the process at once with 1; a signal during the start with 0. */
 int broker_run(const struct config *cfg);
 
 #endif

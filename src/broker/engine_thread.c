@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "base/clock.h"
+#include "base/latch.h"
 #include "base/mem.h"
 
 #define STATS_INTERVAL_MS 100
@@ -18,6 +19,7 @@ struct engine_thread {
     void *failed_ctx;
     pthread_t thread;
     bool started;
+    struct latch ended;
     _Atomic bool stopping;
     _Atomic int64_t turn_end_ms;
     _Atomic bool sleeping;
@@ -36,6 +38,7 @@ struct engine_thread *engine_thread_new(struct engine *engine, struct inbox *inb
     thread->failed = failed;
     thread->failed_ctx = ctx;
     pthread_mutex_init(&thread->stats_lock, NULL);
+    latch_init(&thread->ended);
     return thread;
 }
 
@@ -66,9 +69,8 @@ static void sleep_until_due(struct engine_thread *thread, int64_t now_ms)
     inbox_woken(thread->inbox);
 }
 
-static void *run(void *ctx)
+static void turn_until_stopped(struct engine_thread *thread)
 {
-    struct engine_thread *thread = ctx;
     for (;;) {
         bool stopping = atomic_load(&thread->stopping);
         struct inbox_node *events = inbox_take(thread->inbox, SIZE_MAX);
@@ -80,15 +82,23 @@ static void *run(void *ctx)
             atomic_store(&thread->turn_end_ms, now_ms);
             if (rc) {
                 thread->failed(thread->failed_ctx, rc, engine_failure(thread->engine));
-                return NULL;
+                return;
             }
         }
         publish_stats(thread, now_ms);
         if (stopping && !events && !engine_has_backlog(thread->engine))
-            return NULL;
+            return;
         if (!stopping)
             sleep_until_due(thread, now_ms);
     }
+}
+
+static void *run(void *ctx)
+{
+    struct engine_thread *thread = ctx;
+    turn_until_stopped(thread);
+    latch_open(&thread->ended);
+    return NULL;
 }
 
 int engine_thread_start(struct engine_thread *thread, struct err_text *why)
@@ -101,14 +111,17 @@ int engine_thread_start(struct engine_thread *thread, struct err_text *why)
     return 0;
 }
 
-void engine_thread_stop(struct engine_thread *thread)
+bool engine_thread_stop(struct engine_thread *thread, int64_t until_ms)
 {
     if (!thread->started)
-        return;
+        return true;
     atomic_store(&thread->stopping, true);
     inbox_wake(thread->inbox);
+    if (!latch_wait(&thread->ended, until_ms))
+        return false;
     pthread_join(thread->thread, NULL);
     thread->started = false;
+    return true;
 }
 
 void engine_thread_free(struct engine_thread *thread)
@@ -116,6 +129,7 @@ void engine_thread_free(struct engine_thread *thread)
     if (!thread)
         return;
     pthread_mutex_destroy(&thread->stats_lock);
+    latch_destroy(&thread->ended);
     mem_free(thread);
 }
 

@@ -17,8 +17,10 @@ struct engine_thread *engine_thread_new(struct engine *engine, struct inbox *inb
                                         void (*failed)(void *ctx, int code, const char *why),
                                         void *ctx);
 int engine_thread_start(struct engine_thread *thread, struct err_text *why);
-/* Finishes what is queued and joins. */
-void engine_thread_stop(struct engine_thread *thread);
+/* Finishes what is queued and joins. False if that is not done by until_ms (boot clock,
+ * CLOCK_NEVER: as long as it takes): the thread goes on, and nothing that it uses may be freed any
+ * more. */
+bool engine_thread_stop(struct engine_thread *thread, int64_t until_ms);
 void engine_thread_free(struct engine_thread *thread);
 
 /* True while the engine sleeps with nothing due, or finished a turn within the last `within_ms`. */

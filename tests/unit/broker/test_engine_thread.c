@@ -71,7 +71,7 @@ static int tear_down(void **state)
 {
     struct bench *b = *state;
     void *world = b->world;
-    engine_thread_stop(b->thread);
+    assert_true(engine_thread_stop(b->thread, CLOCK_NEVER));
     engine_thread_free(b->thread);
     b->world->events = inbox_take(&b->inbox, SIZE_MAX);
     world_teardown(&world);
@@ -128,7 +128,7 @@ static void what_was_queued_is_handled_before_it_ends(void **state)
     for (size_t i = 0; i < 20; i++)
         calls[i] = world_report(b->world, "x", ACTIVATION_COMPLETE);
     push_posted(b);
-    engine_thread_stop(b->thread);
+    assert_true(engine_thread_stop(b->thread, CLOCK_NEVER));
     for (size_t i = 0; i < 20; i++)
         assert_true(calls[i]->replied);
 }
@@ -141,7 +141,7 @@ static void a_failed_turn_ends_it_with_the_cause(void **state)
     struct test_call *call = world_enqueue(b->world, NULL, (const char *[]){"a"}, 1);
     push_posted(b);
     await();
-    engine_thread_stop(b->thread);
+    assert_true(engine_thread_stop(b->thread, CLOCK_NEVER));
     assert_int_not_equal(atomic_load(&b->failed), 0);
     assert_non_null(strstr(b->why, "world.sqlite"));
     assert_false(call->replied); /* tear_down's engine_destroy answers it */
@@ -157,7 +157,7 @@ static void a_sleeping_engine_is_healthy(void **state)
     assert_true(call->replied);
     /* A moment ago a turn ended, from now on it sleeps: both count. */
     assert_true(engine_thread_healthy(b->thread, 60000, clock_boot_ms()));
-    engine_thread_stop(b->thread);
+    assert_true(engine_thread_stop(b->thread, CLOCK_NEVER));
     assert_false(engine_thread_healthy(b->thread, 1000, clock_boot_ms() + 10000));
 }
 

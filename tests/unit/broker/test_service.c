@@ -86,7 +86,7 @@ static int tear_down(void **state)
     rpc_client_free(b->client);
     rpc_server_drain(service_server(b->service));
     rpc_server_stop(service_server(b->service));
-    engine_thread_stop(b->thread);
+    assert_true(engine_thread_stop(b->thread, CLOCK_NEVER));
     engine_thread_free(b->thread);
     b->world->events = inbox_take(&b->inbox, SIZE_MAX);
     world_close_engine(b->world);
