@@ -12,6 +12,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import grpc
 import pytest
 import yaml
 
@@ -86,6 +87,15 @@ def test_compose_services():
         assert image_command()[0] == (services[name].get("command") or image_command())[0] == "/opt/taskbroker"
     hosts = next(a for a in services["taskworker"]["command"] if a.startswith("--rpc-host-list="))
     assert hosts.split("=")[1].split(",") == [f"{name}:{GRPC_PORT}" for name in brokers if "ingest" not in name]
+
+
+def test_the_image_has_one_version():
+    version = re.search(r"version: '([\d.]+)'", (cache.ROOT / "meson.build").read_text()).group(1)
+    tags = {service["image"].split(":")[1] for service in compose(*COMPOSE_FILES).values()}
+    [image] = load(DEPLOY / "k8s" / "kustomization.yaml")["images"]
+    named = re.findall(r"taskmill:(\d[\d.]*\d)", (DEPLOY / "README.md").read_text())
+    named += re.findall(r"taskmill:(\d[\d.]*\d)", (DEPLOY / "Dockerfile").read_text())
+    assert {*tags, image["newTag"], *named} == {version}
 
 
 def kubernetes():
@@ -565,7 +575,7 @@ def test_kubernetes_runs(deploy_kafka, clean, services, tmp_path):
 
 
 def test_units_run(deploy_kafka, clean, services, tmp_path):
-    """ExecStart of both units, with the environment files beside them."""
+    """ExecStart of both units, with the environment files beside them and the signatures that these propose."""
     kafka = deploy_kafka
     for topic in ("taskworker", "taskworker-dlq"):
         kafka.ensure_topic(topic, PARTITIONS)
@@ -574,15 +584,21 @@ def test_units_run(deploy_kafka, clean, services, tmp_path):
     own = {"127.0.0.1:9092": kafka.bootstrap, "127.0.0.1:50051": f"{address}:50051",
            "/etc/taskmill/tasks": DEPLOY / "compose" / "tasks"}
 
-    def variables(name):
-        return {key: map_text(value, own) for key, value in env_file(DEPLOY / "systemd" / name).items()}
+    def variables(name, secret):
+        found = env_file(DEPLOY / "systemd" / name, [secret])
+        assert secret in found
+        return {key: map_text(value, own) for key, value in found.items()}
 
-    broker = start_unit(tmp_path, network, "taskmill-broker", "main", variables("broker-main.env"), address)
+    broker = start_unit(tmp_path, network, "taskmill-broker", "main",
+                        variables("broker-main.env", "TASKBROKER_GRPC_SHARED_SECRET"), address)
     services.append(broker)
     wait_shared([broker])
     with broker.client() as client:
         assert client.health() == "SERVING"
-    worker = start_unit(tmp_path, network, "taskmill-worker", "main", variables("worker-main.env"))
+        with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+            client.get_task()
+    worker = start_unit(tmp_path, network, "taskmill-worker", "main",
+                        variables("worker-main.env", "TASKMILL_RPC_SECRET"))
     services.append(worker)
     work_off(kafka, [broker], [worker])
     reload = unit("taskmill-broker@.service")["Service.ExecReload"][0]

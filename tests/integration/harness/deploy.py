@@ -225,8 +225,11 @@ def unit(name):
     return found
 
 
-def env_file(path):
-    pairs = [line.split("=", 1) for line in path.read_text().splitlines() if line and line[0] != "#"]
+def env_file(path, uncommented=()):
+    """Variables of an environment file, with those that it proposes in a comment if they are named."""
+    lines = [line[1:] if line[1:].split("=")[0] in uncommented else line
+             for line in path.read_text().splitlines()]
+    pairs = [line.split("=", 1) for line in lines if line and line[0] != "#"]
     return {key: " ".join(shlex.split(value)) for key, value in pairs}
 
 
