@@ -2,6 +2,7 @@
 #include "broker/canary.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -19,13 +20,22 @@ static void put_parameters(struct buf *out)
     msgpack_put_map(out, 0);
 }
 
+/* As the original writes those that it makes itself. */
+static void make_id(char out[IDENT_DASHED_LEN + 1], const uint8_t random[16])
+{
+    char hex[IDENT_HEX_LEN + 1];
+    ident_random(hex, random);
+    snprintf(out, IDENT_DASHED_LEN + 1, "%.8s-%.4s-%.4s-%.4s-%s", hex, hex + 8, hex + 12, hex + 16,
+             hex + 20);
+}
+
 static int make(const char *application, struct blob **out, struct err_text *why)
 {
-    char id[IDENT_HEX_LEN + 1];
+    char id[IDENT_DASHED_LEN + 1];
     uint8_t random[16];
     if (getrandom(random, sizeof random, 0) < 0)
         return err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
-    ident_random(id, random);
+    make_id(id, random);
     struct buf parameters = {0}, payload = {0};
     put_parameters(&parameters);
     int64_t now_ms = clock_wall_ms();

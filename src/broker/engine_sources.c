@@ -100,6 +100,8 @@ void engine_add_task(struct engine *engine, struct blob *payload, int64_t offset
     struct intake_item item = {.offset = offset, .blob = blob_ref(payload)};
     intake_examine(&item, &engine->intake, engine->wall_ms);
     assert(!item.reason);
+    if (!item.parsed.retry_state.present) /* in so many words, as the original's canaries */
+        item.on_attempts_exceeded = ON_ATTEMPTS_EXCEEDED_DISCARD;
     add_task(engine, 0, &item);
     intake_item_clear(&item);
 }

@@ -31,7 +31,7 @@ static const char usage[] =
     "  --steps N      steps of a run (1500)\n"
     "  --faults MASK  kinds of trouble, sum of: 1 crash, 2 commit, 4 rebalance, 8 session, 16 "
     "stream,\n"
-    "                 32 report, 64 produce, 128 garbage (255)\n"
+    "                 32 report, 64 produce, 128 garbage, 256 rules (511)\n"
     "  --trace        with --seed: say on stderr what happens\n"
     "  --find-bug     succeed only if a violation is found (for builds with a planted bug)\n"
     "\n"
@@ -179,9 +179,12 @@ static void step(struct sim *sim)
 {
     uint64_t dice = sim_below(sim, 100);
     struct sim_node *node = some_node(sim);
+    bool rules = sim_trouble(sim, FAULT_RULES, 2) && sim->rules;
     if (sim->again >= 0)
         step_crash_again(sim);
     node = node && node->engine ? node : NULL;
+    if (rules && node)
+        sim_rules_change(node);
     if (dice < 35) {
         if (node)
             sim_node_turn(node);
@@ -278,6 +281,7 @@ static bool try(const struct attempt *attempt, struct sim_result *result)
                            .steps = attempt->steps,
                            .again = -1,
                            .embedded = embedded,
+                           .rules = attempt->seed % 2 == 0,
                            .node_count = embedded ? 1 : SIM_NODES,
                            .image_percent = 25,
                            .trace = attempt->trace,

@@ -9,9 +9,10 @@
  *   sim_kafka.c     topics, one consumer group, offset commits with unknown outcome, rebalances,
  * lost sessions, producers with failed and misreported deliveries sim_embedded.c  a broker with the
  * embedded log, and its producers sim_node.c      a broker: disk, store, engine; starts, turns,
- * crashes in the middle of a commit sim_worker.c    claims, broken streams, late, repeated and lost
- * reports sim_check.c     what was promised: a ledger of all messages, checked after each turn and
- * in every crash image (INV-1, 2, 4, 5, 6, 7, 11)
+ * crashes in the middle of a commit sim_rules.c     killswitches and demotions, and who must be
+ * gone by them sim_worker.c    claims, broken streams, late, repeated and lost reports sim_check.c
+ * what was promised: a ledger of all messages, checked after each turn and in every crash image
+ * (INV-1, 2, 4, 5, 6, 7, 11)
  *
  * A run is one process: a violated promise prints one line and ends it.
  */
@@ -44,7 +45,8 @@ enum sim_fault {
     FAULT_REPORT = 32,   /* late, repeated, lost and changed reports */
     FAULT_PRODUCE = 64,  /* deliveries that fail, or succeed without saying so */
     FAULT_GARBAGE = 128, /* messages that are no activations */
-    FAULT_ALL = 255
+    FAULT_RULES = 256,   /* operators change killswitches and demotions (every other seed) */
+    FAULT_ALL = 511
 };
 
 struct sim;
@@ -56,6 +58,8 @@ struct fact {
     char id[IDENT_DASHED_LEN + 1];
     bool at_most_once;
     uint8_t on_attempts_exceeded;
+    bool second_name, second_namespace;
+    uint8_t arg;       /* its one argument */
     uint32_t attempts; /* of its retry_state */
     bool has_expires, has_delay;
     /* Several brokers may publish the same retry at different times: the span over all copies. */
@@ -67,10 +71,12 @@ struct fact {
     bool complete_sent, failure_sent, retry_sent;
     bool complete_acked[SIM_NODES];
     unsigned claimed_at_crash; /* disks after a crash that had it as Processing */
-    bool deadlettered;
-    bool kept, refused; /* embedded: a broker said so */
+    bool deadlettered, forwarded;
+    bool killable;             /* since it was produced, some broker had a rule that kills it */
+    bool in_outbox[SIM_NODES]; /* forwarded by this broker, not delivered */
+    bool kept, refused;        /* embedded: a broker said so */
     /* scratch of one image check */
-    uint64_t stamp, deadletter_stamp;
+    uint64_t stamp, deadletter_stamp, outbox_stamp, long_stamp;
     enum store_status status;
     bool on_disk[SIM_NODES]; /* of a broker that is down */
 };
@@ -117,7 +123,7 @@ struct sim_source {
 
 struct sim_publication {
     struct list_node link;
-    bool to_deadletter;
+    bool to_deadletter, to_long;
     struct blob *payload;
     int32_t partition; /* garbage: its source, from the headers */
     int64_t offset;
@@ -165,6 +171,8 @@ struct sim_node {
     enum crash_mode crash_mode;
     struct crash_vfs *crash_image;
     bool checking;
+    size_t rule_set;    /* index of the runtime configuration that was posted last */
+    unsigned rule_sets; /* bits: it, and those that may still be in force */
 };
 
 enum sim_verdict { VERDICT_COMPLETE, VERDICT_FAILURE, VERDICT_RETRY };
@@ -206,6 +214,7 @@ struct sim {
     struct sim_node nodes[SIM_NODES];
     int node_count; /* in use */
     bool embedded;
+    bool rules; /* operators change them */
     struct list jobs;
     struct map facts;
     struct garbage **garbage;
@@ -272,6 +281,15 @@ void sim_node_crash(struct sim_node *node, enum crash_mode mode, uint64_t in);
 void sim_node_stop(struct sim_node *node);
 void sim_node_free(struct sim_node *node);
 
+/* sim_rules.c */
+void sim_rules_change(struct sim_node *node);
+/* At a start: what was posted last. */
+void sim_rules_post(struct sim_node *node);
+/* Notes whether some broker's rules kill it. */
+void sim_rules_see(const struct sim *sim, struct fact *fact);
+/* After a turn: which rules are in force, who must be gone by them, what its outbox holds. */
+void sim_rules_check(struct sim_node *node);
+
 /* sim_worker.c */
 struct sim_call *sim_worker_call(struct sim_node *node, enum engine_event_kind kind);
 void sim_worker_claim(struct sim_node *node);
@@ -285,6 +303,8 @@ void sim_worker_drop_calls(struct sim_node *node);
 struct fact *sim_fact(const struct sim *sim, struct bytes id);
 /* A message with this activation arrived in the topic: finds or makes its fact. */
 struct fact *sim_fact_arrived(struct sim *sim, const struct activation *activation);
+/* A task has arrived in the topic of demoted ones. */
+void sim_forwarded(struct sim *sim, struct fact *fact);
 struct garbage *sim_garbage_at(const struct sim *sim, int32_t partition, int64_t offset);
 /* INV-3: whether an ending explains that no broker has it. */
 bool sim_check_may_be_gone(const struct sim *sim, const struct fact *fact);

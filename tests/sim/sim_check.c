@@ -25,6 +25,9 @@ static struct fact *fact_new(struct sim *sim, const struct activation *activatio
     fact->attempts = activation->retry_state.attempts;
     fact->has_expires = activation->has_expires;
     fact->has_delay = activation->has_delay;
+    fact->second_name = bytes_equal_str(activation->taskname, "task2");
+    fact->second_namespace = bytes_equal_str(activation->namespace, "b");
+    fact->arg = activation->parameters_bytes.ptr[activation->parameters_bytes.len - 1];
     fact->expires_first_ms = fact->delay_until_ms = INT64_MAX;
     map_insert(&sim->facts, &fact->by_id, bytes_str(fact->id));
     return fact;
@@ -35,6 +38,7 @@ struct fact *sim_fact_arrived(struct sim *sim, const struct activation *activati
     struct fact *fact = sim_fact(sim, activation->id);
     if (!fact)
         fact = fact_new(sim, activation);
+    sim_rules_see(sim, fact);
     int64_t received_ms = activation->received_at_s * 1000 + activation->received_at_ns / 1000000;
     int64_t expires_ms = received_ms + (int64_t)activation->expires * 1000;
     int64_t delay_ms = received_ms + (int64_t)activation->delay * 1000;
@@ -45,6 +49,16 @@ struct fact *sim_fact_arrived(struct sim *sim, const struct activation *activati
     if (delay_ms < fact->delay_until_ms)
         fact->delay_until_ms = delay_ms;
     return fact;
+}
+
+void sim_forwarded(struct sim *sim, struct fact *fact)
+{
+    if (fact->at_most_once)
+        sim_violation(sim, "INV-4: at-most-once task %s was forwarded", fact->id);
+    if (fact->refused)
+        sim_violation(sim, "INV-7: task %s was refused and is forwarded", fact->id);
+    sim_trace(sim, "%s arrived where demoted tasks go", fact->id);
+    fact->forwarded = true;
 }
 
 struct garbage *sim_garbage_at(const struct sim *sim, int32_t partition, int64_t offset)
@@ -68,7 +82,7 @@ static bool retry_arrived(const struct sim *sim, const struct fact *fact)
 /* INV-3: the ways in which a task may be gone from every broker. */
 bool sim_check_may_be_gone(const struct sim *sim, const struct fact *fact)
 {
-    if (fact->complete_sent || fact->deadlettered)
+    if (fact->complete_sent || fact->deadlettered || fact->forwarded || fact->killable)
         return true;
     if (fact->has_expires && sim->wall_ms >= fact->expires_first_ms)
         return true;
@@ -85,6 +99,7 @@ bool sim_check_may_be_gone(const struct sim *sim, const struct fact *fact)
 
 struct image {
     struct sim_node *node;
+    struct store *store;
     uint64_t stamp;
     uint64_t rows;
 };
@@ -115,9 +130,33 @@ static int64_t outbox_number(const struct store_outbox *entry, const char *key)
     return -1;
 }
 
+/* A task is a row or an entry, not both; a message from Kafka may have been read twice. */
+static int note_forward(struct image *image, const struct store_outbox *entry)
+{
+    struct sim *sim = image->node->sim;
+    struct activation activation;
+    struct blob *payload;
+    const char *why;
+    int rc = store_read_outbox(image->store, entry->entry, &payload);
+    if (rc)
+        return rc;
+    struct fact *fact = activation_parse(blob_bytes(payload), &activation, &why)
+                            ? NULL
+                            : sim_fact(sim, activation.id);
+    blob_unref(payload);
+    if (!fact)
+        sim_violation(sim, "a forwarded task nobody produced");
+    if (sim->embedded && fact->stamp == image->stamp && fact->attempts == 0)
+        sim_violation(sim, "task %s is a row and forwarded", fact->id);
+    fact->outbox_stamp = image->stamp;
+    return 0;
+}
+
 static int note_outbox(void *ctx, const struct store_outbox *entry)
 {
     struct image *image = ctx;
+    if (entry->header_count == 0)
+        return note_forward(image, entry);
     struct garbage *garbage =
         sim_garbage_at(image->node->sim, (int32_t)outbox_number(entry, "taskmill-partition"),
                        outbox_number(entry, "taskmill-offset"));
@@ -154,6 +193,7 @@ static uint64_t read_disk(struct sim_node *node, struct crash_vfs *disk, bool in
     struct err_text why;
     if (store_open(&store, &options, &why))
         sim_violation(sim, "INV-11: a crash image does not open: %s", why.s);
+    image.store = store;
     if (store_load_rows(store, note_row, &image) || store_load_outbox(store, note_outbox, &image))
         sim_violation(sim, "INV-11: a crash image does not load: %s", store_why(store));
     if (sim->embedded)
@@ -169,6 +209,8 @@ static bool held_elsewhere(const struct sim *sim, const struct fact *fact, int e
     for (int n = 0; n < sim->node_count; n++) {
         if (n == except)
             continue;
+        if (fact->in_outbox[n])
+            return true;
         if (!sim->nodes[n].engine) {
             if (fact->on_disk[n])
                 return true;
@@ -217,8 +259,8 @@ static void check_offsets(const struct sim_node *node, uint64_t stamp)
             const struct sim_record *record = &partition->records[o];
             const struct fact *fact = record->fact;
             const struct garbage *garbage = record->garbage;
-            if (fact && fact->stamp != stamp && !sim_check_may_be_gone(sim, fact) &&
-                !held_elsewhere(sim, fact, node->index))
+            if (fact && fact->stamp != stamp && fact->outbox_stamp != stamp &&
+                !sim_check_may_be_gone(sim, fact) && !held_elsewhere(sim, fact, node->index))
                 sim_violation(sim,
                               "INV-1/INV-2: task %s of partition %d offset %lld is lost (committed "
                               "%lld; image of node %d)",
@@ -296,6 +338,7 @@ void sim_check_note_disk(struct sim_node *node)
     for (struct map_node *it = map_first(&sim->facts); it; it = map_next(&sim->facts, it)) {
         struct fact *fact = container_of(it, struct fact, by_id);
         fact->on_disk[node->index] = fact->stamp == stamp;
+        fact->in_outbox[node->index] = fact->outbox_stamp == stamp;
         if (fact->stamp == stamp && fact->status == STORE_PROCESSING)
             fact->claimed_at_crash++;
     }

@@ -16,7 +16,7 @@
 /* A record on its way into the log: what it is, and what the engine calls it. */
 struct carried {
     void *opaque;
-    bool to_deadletter;
+    bool to_deadletter, to_long;
     struct blob *payload;
 };
 
@@ -46,8 +46,10 @@ static int sink_produce(struct topic_sink *base, const char *topic, struct blob 
     fact_arrived(log->node->sim,
                  blob_bytes(payload)); /* it may become a row with the next commit */
     struct carried *carried = mem_alloc(sizeof *carried);
-    *carried = (struct carried){
-        .opaque = opaque, .to_deadletter = strcmp(topic, "dlq") == 0, .payload = blob_ref(payload)};
+    *carried = (struct carried){.opaque = opaque,
+                                .to_deadletter = strcmp(topic, "dlq") == 0,
+                                .to_long = strcmp(topic, "long") == 0,
+                                .payload = blob_ref(payload)};
     int rc =
         log->inner->ops->produce(log->inner, topic, payload, headers, header_count, carried, why);
     if (rc) {
@@ -67,7 +69,9 @@ static void sink_poll(struct topic_sink *base)
 static void note_delivery(struct sim *sim, const struct carried *carried)
 {
     struct fact *fact = fact_arrived(sim, blob_bytes(carried->payload));
-    if (carried->to_deadletter)
+    if (carried->to_long)
+        sim_forwarded(sim, fact);
+    else if (carried->to_deadletter)
         fact->deadlettered = true;
     else
         fact->kept = true;
@@ -200,12 +204,24 @@ static void note_deadletter(void *ctx, int64_t offset, struct bytes payload,
     fact_of(image->sim, payload)->deadletter_stamp = image->stamp;
 }
 
+static void note_long(void *ctx, int64_t offset, struct bytes payload,
+                      const struct store_header *headers, size_t header_count)
+{
+    (void)offset;
+    (void)headers;
+    (void)header_count;
+    struct log_image *image = ctx;
+    fact_of(image->sim, payload)->long_stamp = image->stamp;
+}
+
 void sim_embedded_note_log(struct sim *sim, struct store *store, uint64_t stamp)
 {
     struct log_image image = {.sim = sim, .stamp = stamp};
-    int64_t low, high, dead_low, dead_high;
+    int64_t low, high, dead_low, dead_high, long_low, long_high;
     if (store_log_bounds(store, "tasks", &low, &high) ||
         store_log_bounds(store, "dlq", &dead_low, &dead_high) ||
+        store_log_bounds(store, "long", &long_low, &long_high) ||
+        store_log_read(store, "long", long_low, SIZE_MAX >> 1, note_long, &image) ||
         store_log_read(store, "tasks", low, SIZE_MAX >> 1, note_task, &image) ||
         store_log_read(store, "dlq", dead_low, SIZE_MAX >> 1, note_deadletter, &image))
         sim_violation(sim, "INV-11: the log of a crash image does not load: %s", store_why(store));
@@ -217,7 +233,10 @@ void sim_embedded_check(struct sim *sim, uint64_t stamp)
         const struct fact *fact = container_of(it, struct fact, by_id);
         if (fact->deadlettered && fact->deadletter_stamp != stamp)
             sim_violation(sim, "INV-2: the dead letter of task %s is gone", fact->id);
+        if (fact->forwarded && fact->long_stamp != stamp)
+            sim_violation(sim, "INV-2: the forwarded task %s is gone", fact->id);
         if (fact->kept && fact->stamp != stamp && fact->deadletter_stamp != stamp &&
+            fact->outbox_stamp != stamp && fact->long_stamp != stamp &&
             !sim_check_may_be_gone(sim, fact))
             sim_violation(sim, "INV-7: task %s was taken in and is lost", fact->id);
     }

@@ -7,6 +7,11 @@
 
 #include "base/mem.h"
 
+/* {"args": [...]} in msgpack, but for its one argument. */
+#define ARGS   \
+    "\x81\xa4" \
+    "args\x91"
+
 void sim_kafka_init(struct sim *sim)
 {
     for (int i = 0; i < SIM_PARTITIONS; i++) {
@@ -43,7 +48,8 @@ struct activation sim_kafka_activation(struct sim *sim, char id[])
     return (struct activation){
         .id = bytes_str(id),
         .namespace = bytes_str(sim_chance(sim, 50) ? "a" : "b"),
-        .taskname = bytes_str("task"),
+        .taskname = bytes_str(sim_chance(sim, 30) ? "task2" : "task"),
+        .parameters_bytes = bytes_str(sim_chance(sim, 30) ? ARGS "\x01" : ARGS "\x02"),
         .has_application = true,
         .application = bytes_str("sim"),
         .has_received_at = true,
@@ -389,6 +395,7 @@ static int sink_produce(struct topic_sink *base, const char *topic, struct blob 
     }
     struct sim_publication *publication = mem_zalloc(sizeof *publication);
     publication->to_deadletter = strcmp(topic, "dlq") == 0;
+    publication->to_long = strcmp(topic, "long") == 0;
     publication->payload = blob_ref(payload);
     publication->opaque = opaque;
     publication->garbage = header_count > 0;
@@ -413,6 +420,10 @@ static void arrive(struct sim *sim, const struct sim_publication *publication)
     const char *why;
     if (activation_parse(blob_bytes(publication->payload), &activation, &why))
         sim_violation(sim, "published record does not parse: %s", why);
+    if (publication->to_long) {
+        sim_forwarded(sim, sim_fact(sim, activation.id));
+        return;
+    }
     if (publication->to_deadletter) {
         sim_fact(sim, activation.id)->deadlettered = true;
         return;

@@ -24,6 +24,13 @@ static void on_source_failed(void *ctx, uint32_t source, int code, const char *w
     sim_violation(node->sim, "source failed: %s", why);
 }
 
+static struct topic_sink *on_forward_sink(void *ctx, const char *cluster)
+{
+    (void)cluster;
+    struct sim_node *node = ctx;
+    return node->sim->embedded ? &node->log.sink : &node->sink.base;
+}
+
 static void on_flush(void *ctx)
 {
     (void)ctx;
@@ -122,6 +129,7 @@ static void create_engine(struct sim_node *node)
                   .release = sim_worker_release,
                   .flush = on_flush,
                   .store_busy = never_busy,
+                  .forward_sink = on_forward_sink,
                   .source_failed = on_source_failed},
     };
     struct err_text why;
@@ -160,6 +168,7 @@ void sim_node_start(struct sim_node *node)
     note_loaded(sim, node->index);
     start_topics(node);
     crash_vfs_set_hook(node->disk, CRASH_ALL_EVENTS, on_disk_event, node);
+    sim_rules_post(node);
     sim_node_turn(node);
 }
 
@@ -297,6 +306,7 @@ void sim_node_turn(struct sim_node *node)
                       engine_failure(node->engine));
     inflight_check(node->engine->inflight);
     check_given_back(node, undelivered);
+    sim_rules_check(node);
 }
 
 void sim_node_free(struct sim_node *node)
