@@ -89,6 +89,14 @@ static void fetch(struct inbox *inbox)
     pthread_mutex_unlock(&inbox->lock);
 }
 
+size_t inbox_count(struct inbox *inbox)
+{
+    pthread_mutex_lock(&inbox->lock);
+    size_t count = inbox->count;
+    pthread_mutex_unlock(&inbox->lock);
+    return count;
+}
+
 struct inbox_node *inbox_take(struct inbox *inbox, size_t max)
 {
     fetch(inbox);

@@ -42,6 +42,9 @@ void inbox_push_chain(struct inbox *inbox, struct inbox_node *first, size_t coun
  * inbox_woken(). */
 void inbox_wake(struct inbox *inbox);
 
+/* Any thread: messages that wait now. */
+size_t inbox_count(struct inbox *inbox);
+
 /* Consumer only: up to `max` messages in order as a chain (NULL when empty). Clears `sleeping`. */
 struct inbox_node *inbox_take(struct inbox *inbox, size_t max);
 /* Consumer only, before polling event_fd: false means that messages wait and it must not sleep.

@@ -37,9 +37,9 @@ struct metric {
     struct map_node by_values;
     struct metric_family *family;
     size_t index;
-    struct buf key;        /* the label values, each with its length before it */
-    _Atomic uint64_t word; /* counter; a gauge's bits; a histogram's sum */
-    _Atomic uint64_t buckets[];
+    struct buf key;             /* the label values, each with its length before it */
+    _Atomic uint64_t word;      /* counter; a gauge's bits; a histogram's sum */
+    _Atomic uint64_t buckets[]; /* of a histogram; a gauge's one: not 0 once it was set */
 };
 
 struct metrics *metrics_new(size_t series_max)
@@ -134,7 +134,9 @@ static void split_key(const struct metric *metric, struct bytes values[METRIC_LA
 /* Takes the key. */
 static struct metric *create(struct metric_family *family, struct buf *key)
 {
-    size_t buckets = family->def->kind == METRIC_HISTOGRAM ? METRIC_BUCKETS : 0;
+    size_t buckets = family->def->kind == METRIC_HISTOGRAM ? METRIC_BUCKETS
+                     : family->def->kind == METRIC_GAUGE   ? 1
+                                                           : 0;
     struct metric *metric =
         (struct metric *)mem_zalloc(sizeof(*metric) + buckets * sizeof(metric->buckets[0]));
 
@@ -232,12 +234,14 @@ void metric_set(struct metric *metric, int64_t value)
 {
     assert(metric->family->def->kind == METRIC_GAUGE);
     atomic_store_explicit(&metric->word, (uint64_t)value, memory_order_relaxed);
+    atomic_store_explicit(&metric->buckets[0], 1, memory_order_relaxed);
 }
 
 void metric_change(struct metric *metric, int64_t by)
 {
     assert(metric->family->def->kind == METRIC_GAUGE);
     add(&metric->word, (uint64_t)by);
+    atomic_store_explicit(&metric->buckets[0], 1, memory_order_relaxed);
 }
 
 void metric_observe(struct metric *metric, uint64_t value)
@@ -308,6 +312,9 @@ static void visit_one(struct metric *metric, metrics_visit_fn *visit, void *arg)
         .def = family->def, .index = metric->index, .label_count = family->label_count};
     struct metric_histogram histogram;
 
+    if (family->def->kind == METRIC_GAUGE &&
+        !atomic_load_explicit(&metric->buckets[0], memory_order_relaxed))
+        return;
     split_key(metric, view.values);
     if (family->def->kind == METRIC_HISTOGRAM) {
         copy_histogram(metric, &histogram);

@@ -99,8 +99,9 @@ struct metric_view {
 
 typedef void metrics_visit_fn(void *arg, const struct metric_view *view);
 
-/* All series: families in the order of declaration, within one in the order of creation. `visit`
- * runs without a lock; the view is valid only inside the call. */
+/* All series, except gauges that were never set (nobody knows their value): families in the order
+ * of declaration, within one in the order of creation. `visit` runs without a lock; the view is
+ * valid only inside the call. */
 void metrics_visit(struct metrics *metrics, metrics_visit_fn *visit, void *arg);
 
 #endif

@@ -192,7 +192,7 @@ static struct timespec time_now(void)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC, &now); /* the clock of `changed` */
+    clock_gettime(CLOCK_MONOTONIC, &now); /* tidy: clock_gettime, that of `changed` */
     return now;
 }
 

@@ -52,6 +52,7 @@ struct broker {
     struct reload *reload;
     bool started, stopping, serving, abandoned;
     _Atomic(const char *) phase; /* of the stop */
+    int64_t next_health_ms;      /* when it is counted next */
     int event_fd;
     pthread_mutex_t failure_lock;
     char failure[sizeof(struct err_text)];
@@ -152,6 +153,7 @@ static int open_store(struct broker *broker, struct err_text *why)
         .path = cfg->store.sqlite.path,
         .synchronous_normal = cfg->store.sqlite.synchronous == CONFIG_SYNCHRONOUS_NORMAL,
         .full_vacuum = cfg->full_vacuum_on_start && cfg->full_vacuum_on_start_explicit,
+        .clock_us = clock_boot_us,
     };
     int rc = store_open(&broker->store, &options, why);
     if (rc == 0 && options.synchronous_normal)
@@ -247,6 +249,9 @@ static int create_engine(struct broker *broker, struct err_text *why)
                   .forward_sink = on_forward_sink,
                   .source_failed = on_source_failed},
         .meters = broker->meters,
+        .meter = {.clock_us = clock_boot_us,
+                  .period_ms = (int64_t)cfg->upkeep_task_interval_ms,
+                  .store_status = cfg->store.sqlite.enable_status_metrics},
     };
     int rc = 0;
     if (getrandom(options.inflight.seed, sizeof options.inflight.seed, 0) < 0)
@@ -483,6 +488,8 @@ int broker_start(struct broker *broker, struct err_text *why)
         return rc;
     if ((rc = engine_thread_start(broker->thread, why)) || (rc = open_service(broker, why)))
         return rc;
+    meter_set(broker->meters, METER_WORKERS,
+              1 + (broker->service ? (int64_t)broker->cfg->grpc_threads : 0));
     tell_admin(broker);
     return 0;
 }
@@ -516,10 +523,28 @@ void broker_reload(struct broker *broker)
         hand_over(broker, reload_read(broker->reload, clock_boot_ms()));
 }
 
+/* Once a period, as the original's upkeep did. */
+static void count_health(struct broker *broker)
+{
+    const struct config *cfg = broker->cfg;
+    int64_t now_ms = clock_boot_ms();
+    meter_set(broker->meters, METER_QUEUE_DEPTH, (int64_t)inbox_count(&broker->inbox));
+    if (now_ms < broker->next_health_ms || broker->stopping)
+        return;
+    broker->next_health_ms = now_ms + (int64_t)cfg->upkeep_task_interval_ms;
+    bool healthy =
+        engine_thread_healthy(broker->thread, (int64_t)cfg->upkeep_unhealthy_interval_ms, now_ms);
+    const char *status = cfg->health_check_killswitched ? "killswitched"
+                         : healthy                      ? "healthy"
+                                                        : "unhealthy";
+    meter_add_tagged(broker->meters, METER_HEALTH, METER_TAGS(bytes_str(status)), 1);
+}
+
 void broker_tick(struct broker *broker)
 {
     eventfd_t ignored;
     eventfd_read(broker->event_fd, &ignored);
+    count_health(broker);
     if (broker->stopping)
         return;
     hand_over(broker, reload_poll(broker->reload, clock_boot_ms()));
@@ -534,6 +559,11 @@ void broker_tick(struct broker *broker)
 const char *broker_failure(struct broker *broker)
 {
     return atomic_load(&broker->failed) ? broker->failure : NULL;
+}
+
+struct metrics *broker_metrics(const struct broker *broker)
+{
+    return meters_registry(broker->meters);
 }
 
 void broker_stats(struct broker *broker, struct engine_stats *out)

@@ -33,6 +33,8 @@ void broker_tick(struct broker *broker);
 void broker_reload(struct broker *broker);
 /* NULL while all is well. */
 const char *broker_failure(struct broker *broker);
+/* For exporters; until broker_destroy. */
+struct metrics *broker_metrics(const struct broker *broker);
 void broker_stats(struct broker *broker, struct engine_stats *out);
 /* Drains, stops and closes the store. At most about shutdown_timeout_ms, unless the disk hangs
  * while the store is closed. broker_failure then says whether all went well. */

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/statsd.h"
 
 #define TARGET        "taskmill::broker"
 #define TICK_MS       500
@@ -179,12 +180,33 @@ static void print_configuration(const struct config *cfg)
     buf_free(&text);
 }
 
+static int start_statsd(struct statsd **out, const struct config *cfg, const struct broker *broker,
+                        struct err_text *why)
+{
+    const struct config_map *map = &cfg->default_metrics_tags;
+    struct statsd_tag *tags = mem_calloc(map->count, sizeof *tags);
+    for (size_t i = 0; i < map->count; i++)
+        tags[i] = (struct statsd_tag){.key = map->pairs[i].key, .value = map->pairs[i].value};
+    const struct statsd_options options = {.address = cfg->statsd_addr,
+                                           .prefix = "taskbroker.",
+                                           .tags = tags,
+                                           .tag_count = map->count,
+                                           .interval_ms = cfg->runtime_metrics_interval_ms,
+                                           .metrics = broker_metrics(broker)};
+    int rc = statsd_start(out, &options, why);
+    mem_free(tags);
+    return rc;
+}
+
 /* The broker, from its start to its end: the exit code. */
 static int live(struct broker **out, const struct config *cfg, struct watch *watch)
 {
     struct err_text why;
-    if (broker_create(out, cfg, &why) || broker_start(*out, &why)) {
+    struct statsd *statsd = NULL;
+    if (broker_create(out, cfg, &why) || start_statsd(&statsd, cfg, *out, &why) ||
+        broker_start(*out, &why)) {
         log_error(TARGET, NULL, "%s", why.s);
+        statsd_stop(statsd);
         return 1;
     }
     struct broker *broker = *out;
@@ -196,6 +218,7 @@ static int live(struct broker **out, const struct config *cfg, struct watch *wat
     const char *failure = broker_failure(broker);
     if (failure && signalled)
         log_error(TARGET, NULL, "%s", failure);
+    statsd_stop(statsd); /* sends what the drain has counted */
     log_info(TARGET, NULL, "stopped");
     return failure ? 1 : 0;
 }

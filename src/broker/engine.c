@@ -112,7 +112,10 @@ static void init_members(struct engine *engine, const struct engine_options *opt
     engine->store = options->store;
     engine->log = options->log;
     engine->backlog_tail = &engine->backlog;
-    engine->inflight = inflight_new(&options->inflight);
+    struct inflight_config inflight = options->inflight;
+    inflight.due = engine_meter_due;
+    inflight.due_ctx = engine;
+    engine->inflight = inflight_new(&inflight);
     engine->offsets = offsets_new(store_id(options->store));
     engine->done =
         done_new(options->inflight.seed, options->limits.done_max, options->limits.done_memory_ms);
@@ -153,6 +156,7 @@ int engine_create(struct engine **out, const struct engine_options *options, int
         engine_destroy(engine, NULL);
         return rc;
     }
+    engine_meter_init(engine, options);
     *out = engine;
     return 0;
 }
@@ -407,6 +411,7 @@ static void advance_time(struct engine *engine)
 {
     engine->more_due =
         inflight_advance(engine->inflight, engine->now_ms, engine->limits.turn_events);
+    engine_begin_work(engine, WORK_OTHER);
     done_expire(engine->done, engine->now_ms, engine->limits.turn_events, drop_done_id, engine);
     if (engine->settle)
         engine_settle(engine);
@@ -541,8 +546,13 @@ static int run_turn(struct engine *engine)
         return rc;
     poll_sources(engine); /* after the events: what Enqueue appended becomes a row in this turn */
     advance_time(engine);
-    if ((rc = engine_sweep(engine)) || (rc = engine_write(engine)))
+    if ((rc = engine_sweep(engine)))
         return rc;
+    engine->meter.write_us = engine_meter_now_us(engine);
+    if ((rc = engine_write(engine))) {
+        engine_meter_wrote(engine, rc);
+        return rc;
+    }
     if (PLANTED(PLANT_REPLY_BEFORE_COMMIT)) {
         if ((rc = engine_release_replies(engine)))
             return rc;
@@ -552,9 +562,13 @@ static int run_turn(struct engine *engine)
         offsets_durable(engine->offsets);
         engine_hand_out_commits(engine);
     }
-    if ((rc = commit(engine)) || (rc = release(engine)))
+    rc = commit(engine);
+    engine_meter_wrote(engine, rc);
+    if (rc || (rc = release(engine)))
         return rc;
-    if ((rc = store_maintain(engine->store, 2)) || (rc = measure(engine)))
+    rc = store_maintain(engine->store, 2);
+    engine_meter_maintained(engine);
+    if (rc || (rc = measure(engine)))
         return rc;
     open_gate(engine);
     return 0;
@@ -569,10 +583,13 @@ int engine_turn(struct engine *engine, struct inbox_node *events, int64_t boot_m
     engine->turn_rows = 0;
     engine->turn_bytes = 0;
     engine->stats.turns++;
+    enum engine_block block = engine->block;
+    engine_meter_turn_begin(engine);
     *engine->backlog_tail = events;
     while (*engine->backlog_tail)
         engine->backlog_tail = &(*engine->backlog_tail)->next;
     engine->failed = run_turn(engine);
+    engine_meter_turn_end(engine, block);
     return engine->failed;
 }
 

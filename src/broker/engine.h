@@ -68,12 +68,13 @@ struct engine_call {
     struct task_filter filter;        /* CLAIM */
     struct set_status_request status; /* STATUS */
     int64_t deadline_ms;              /* CLAIM: boot ms by which the caller wants an answer */
-    struct claim claim;               /* engine: while held */
-    size_t awaiting;                  /* engine: ENQUEUE with deliveries outstanding */
-    bool failed;                      /* engine: one of them failed */
-    bool held;                        /* engine: waits in the core or for deliveries */
-    bool replied;                     /* engine: ports->reply was called */
-    struct blob *granted;             /* of a reply with a task: names it in EVENT_UNDELIVERED */
+    int64_t started_us;   /* when the request came, on the clock of the meters; 0: not measured */
+    struct claim claim;   /* engine: while held */
+    size_t awaiting;      /* engine: ENQUEUE with deliveries outstanding */
+    bool failed;          /* engine: one of them failed */
+    bool held;            /* engine: waits in the core or for deliveries */
+    bool replied;         /* engine: ports->reply was called */
+    struct blob *granted; /* of a reply with a task: names it in EVENT_UNDELIVERED */
     uint64_t claim_number;
 };
 
@@ -191,8 +192,15 @@ struct engine_ports {
     void (*source_failed)(void *ctx, uint32_t source, int code, const char *why);
 };
 
+/* What is measured, and nothing else depends on. */
+struct engine_meter_options {
+    meter_clock_us *clock_us; /* NULL: no times */
+    int64_t period_ms;        /* of the upkeep.* metrics [1000] */
+    bool store_status;        /* sqlite.db.* */
+};
+
 struct engine_options {
-    struct inflight_config inflight;
+    struct inflight_config inflight; /* `due` is the engine's */
     struct engine_limits limits;
     struct intake_limits intake;
     int64_t hold_ms;          /* grpc_long_poll_ms */
@@ -204,6 +212,7 @@ struct engine_options {
     const char *retry_topic, *deadletter_topic;
     struct engine_ports ports;
     struct meters *meters; /* stay the caller's; NULL: the engine counts for itself (tests) */
+    struct engine_meter_options meter;
 };
 
 /* Loads the store. ERR_* with why; the store's failure text when it failed. Strings are copied. */
@@ -263,6 +272,7 @@ enum engine_block {
     ENGINE_BLOCK_MAP(X)
 #undef X
 };
+#define ENGINE_BLOCKS 6
 const char *engine_block_name(enum engine_block block);
 
 struct engine_stats {
@@ -283,6 +293,11 @@ struct engine_stats {
 };
 /* From the engine's thread. */
 void engine_get_stats(const struct engine *engine, struct engine_stats *out);
+
+/* Brings the meters up to date; from the engine's thread, every 100 ms or so while turns are run,
+ * and at engine_next_measure_ms() at the latest, when a period of the upkeep.* metrics ends. */
+void engine_measure(struct engine *engine, int64_t boot_ms, int64_t wall_ms);
+int64_t engine_next_measure_ms(const struct engine *engine);
 
 /* Publishing and deliveries outstanding: 0 when a stop loses nothing but time. */
 size_t engine_publishing(const struct engine *engine);

@@ -81,7 +81,8 @@ static enum report_status report_status(int32_t status)
     }
 }
 
-static void apply_report(struct engine *engine, const struct set_status_request *request)
+static enum report_result apply_report(struct engine *engine,
+                                       const struct set_status_request *request)
 {
     struct task_rewrite rewrite = {.has_max_attempts = request->has_max_attempts,
                                    .max_attempts = request->max_attempts,
@@ -92,11 +93,13 @@ static void apply_report(struct engine *engine, const struct set_status_request 
     if (result != REPORT_APPLIED)
         log_debug(ENGINE_TARGET, LOG_FIELDS(log_bytes("id", request->id)), "report ignored: %s",
                   report_result_name(result));
+    return result;
 }
 
 void engine_on_status(struct engine *engine, struct engine_call *call)
 {
-    apply_report(engine, &call->status);
+    enum report_result result = apply_report(engine, &call->status);
+    engine_meter_report(engine, report_status(call->status.status), result);
     struct task *next = NULL;
     if (call->status.has_fetch_next && !engine->draining) {
         struct claim_filter filter = claim_filter(&call->status.fetch_next);
@@ -109,15 +112,20 @@ void engine_on_status(struct engine *engine, struct engine_call *call)
 
 static int apply_batched(void *ctx, const struct set_status_request *update)
 {
-    apply_report(ctx, update);
+    struct report_batch *batch = ctx;
+    enum report_status status = report_status(update->status);
+    batch->counts[status]++;
+    batch->applied[status] += apply_report(batch->engine, update) == REPORT_APPLIED;
     return 0;
 }
 
 void engine_on_batch(struct engine *engine, struct engine_call *call)
 {
+    struct report_batch batch = {.engine = engine};
     const char *why = NULL;
-    int rc = set_batch_decode(call->body, apply_batched, engine, &why);
+    int rc = set_batch_decode(call->body, apply_batched, &batch, &why);
     assert(rc == 0);
+    engine_meter_batch(engine, &batch);
     engine_add_reply(engine, call);
 }
 
@@ -291,6 +299,7 @@ static void send(struct engine *engine, struct engine_call *call, const struct r
     call->replied = true;
     call->held = false;
     list_remove(&engine->calls, &call->link);
+    engine_meter_reply(engine, call, reply->blob && call->granted);
     engine->ports.reply(engine->ports.ctx, call, reply);
 }
 
@@ -306,6 +315,7 @@ static void measure_latency(struct engine *engine, struct task *task)
     histogram->count++;
     histogram->sum += value;
     histogram->buckets[metric_bucket(value)]++;
+    engine_meter_latency(engine, task, value);
 }
 
 static int send_task(struct engine *engine, struct engine_call *call, struct task *task,
@@ -354,6 +364,8 @@ static int send_effect(struct engine *engine, const struct effect *effect)
     if (effect->kind == EFFECT_PUBLISH)
         return 0;
     struct engine_call *call = container_of(effect->claim, struct engine_call, claim);
+    if (call->started_us) /* it waited because there was nothing to do, not because of us */
+        call->started_us = engine->meter.turn_us;
     if (effect->kind == EFFECT_GRANT && inflight_claim_stands(effect->task, effect->claim_number))
         return send_task(engine, call, effect->task, effect->claim_number);
     send_nothing(engine, call);
@@ -363,6 +375,7 @@ static int send_effect(struct engine *engine, const struct effect *effect)
 int engine_release_replies(struct engine *engine)
 {
     int rc = 0;
+    engine->meter.reply_us = engine_meter_now_us(engine);
     for (size_t i = 0; rc == 0 && i < engine->reply_count; i++)
         rc = send_collected(engine, &engine->replies[i]);
     if (rc)

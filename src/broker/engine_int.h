@@ -4,6 +4,7 @@
  *   engine.c          creation, the turn, numbers
  *   engine_load.c     rows of the file -> core
  *   engine_write.c    changed tasks -> one transaction
+ *   engine_meter.c    what it counts
  *   engine_calls.c    claims, reports, Enqueue, replies
  *   engine_sources.c  records, assignments, commits, at-most-once ownership
  *   engine_rules.c    killswitch and demotion, at intake and over stored rows
@@ -36,8 +37,25 @@ enum engine_warning {
     WARNINGS
 };
 
+/* What a turn took in of one topic. */
+struct batch_meter {
+    uint64_t rows, bytes, stored, forwarded;
+    int64_t oldest_ms; /* received_at of the stored ones */
+    uint64_t matched;  /* against the killswitch, and how long that took */
+    int64_t match_us;
+};
+
+struct source_meter {
+    struct metric *partitions, *assigned, *revoked, *expired, *stored, *write_failed;
+    struct metric *batch_rows, *batch_bytes, *write_time, *insert_lag;
+    struct metric *backpressure[ENGINE_BLOCKS];
+    struct batch_meter turn;
+    struct meter_cache sizes[2]; /* of messages that the engine's own thread reads */
+};
+
 struct engine_source {
     struct topic_source *source;
+    struct source_meter meter;
     int64_t number; /* in taskmill_sources */
     bool embedded, raw;
     char *cluster, *topic;
@@ -88,6 +106,46 @@ struct publication {
     struct engine_call *call;
 };
 
+/* Kinds of work that time is charged to; all but the first are upkeep. */
+enum engine_work {
+    WORK_OTHER,
+    WORK_RETRIES,
+    WORK_DEADLINES,
+    WORK_EXPIRY,
+    WORK_DELAYS,
+    WORK_FAILED,
+    WORK_COMPLETED,
+    WORK_KILLED,
+    WORK_FORWARDS,
+    WORKS
+};
+
+#define REPORT_STATUSES 3
+enum report_outcome { OUTCOME_OK, OUTCOME_NOT_FOUND, OUTCOME_IGNORED, OUTCOMES };
+
+/* What became of a SetBatchActivationStatus, by enum report_status. */
+struct report_batch {
+    struct engine *engine;
+    size_t counts[REPORT_STATUSES], applied[REPORT_STATUSES];
+};
+
+struct engine_meter {
+    struct engine_meter_options options;
+    struct metric *reports[OUTCOMES][REPORT_STATUSES];
+    struct meter_cache latencies;
+    /* copied to the meters so far */
+    struct inflight_counts counts;
+    struct engine_stats stats;
+    uint64_t series_lost;
+    /* times, by the clock of the options */
+    enum engine_work work;
+    int64_t since_us; /* when that began */
+    int64_t turn_us, write_us, reply_us;
+    int64_t period_us;
+    uint64_t spent_us[WORKS], busy_us; /* in this period */
+    int64_t next_period_ms;
+};
+
 struct partition_ref {
     uint32_t source;
     int32_t partition;
@@ -106,6 +164,7 @@ struct engine {
     int64_t publish_backoff_ms, publish_backoff_max_ms, parked_retry_ms;
     struct engine_ports ports;
     struct meters *meters, *own_meters; /* own: NULL when they are the caller's */
+    struct engine_meter meter;
     char *retry_topic, *deadletter_topic;
     struct store *store;
     struct embedded_log *log;
@@ -232,6 +291,28 @@ void engine_rules_look_again(struct engine *engine, const struct task *task);
 int engine_sweep(struct engine *engine);
 bool engine_sweep_is_due(const struct engine *engine);
 void engine_rules_free(struct engine *engine);
+
+/* engine_meter.c */
+void engine_meter_init(struct engine *engine, const struct engine_options *options);
+int64_t engine_meter_now_us(const struct engine *engine);
+/* From here to the next call time is charged to this kind of work; returns the one before. */
+enum engine_work engine_begin_work(struct engine *engine, enum engine_work work);
+/* What writing this changed task is. */
+enum engine_work engine_work_of(const struct task *task);
+void engine_meter_due(void *ctx, int state); /* inflight_config.due */
+void engine_meter_turn_begin(struct engine *engine);
+void engine_meter_turn_end(struct engine *engine, enum engine_block block_before);
+/* The turn's rows are durable, or (rc) the write failed. Since meter.write_us. */
+void engine_meter_wrote(struct engine *engine, int rc);
+void engine_meter_maintained(struct engine *engine);
+void engine_meter_took(struct engine *engine, uint32_t source, const struct intake_item *item);
+void engine_meter_stored(struct engine *engine, uint32_t source, const struct intake_item *item);
+void engine_meter_report(struct engine *engine, enum report_status status,
+                         enum report_result result);
+void engine_meter_batch(struct engine *engine, const struct report_batch *batch);
+/* At meter.reply_us. */
+void engine_meter_reply(struct engine *engine, const struct engine_call *call, bool with_task);
+void engine_meter_latency(struct engine *engine, const struct task *task, uint64_t latency_ms);
 
 /* publisher.c */
 int publisher_release(struct engine *engine); /* effects and due outbox entries, after the commit */

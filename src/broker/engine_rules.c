@@ -66,8 +66,12 @@ bool engine_kills(struct engine *engine, uint32_t source, const struct intake_it
     if (!engine->rules)
         return false;
     size_t cost = 0;
+    struct batch_meter *turn = &engine->sources[source].meter.turn;
+    int64_t begin_us = engine_meter_now_us(engine);
     enum runtime_match match =
         runtime_match(engine->rules, &item->parsed, blob_bytes(item->blob), &cost);
+    turn->matched++;
+    turn->match_us += engine_meter_now_us(engine) - begin_us;
     engine->turn_bytes += cost;
     if (match == RUNTIME_KEEP)
         return false;
@@ -109,6 +113,7 @@ bool engine_forwards(struct engine *engine, uint32_t source, const struct intake
         return false; /* a copy of one that lives here */
     publisher_forward(engine, item->blob);
     engine->stats.forwarded_at_intake++;
+    engine->sources[source].meter.turn.forwarded++;
     meter_add_tagged(engine->meters, METER_DEMOTED, tags, 1);
     return true;
 }
@@ -198,10 +203,13 @@ static int forward(struct engine *engine, struct task *task, struct sweep *sweep
 int engine_sweep(struct engine *engine)
 {
     struct sweep sweep = {0};
+    engine_begin_work(engine, WORK_KILLED);
     int rc = walk(engine, &sweep);
+    engine_begin_work(engine, WORK_FORWARDS);
     struct task *task;
     while (rc == 0 && has_room(&sweep) && (task = inflight_first_barred(engine->inflight)))
         rc = forward(engine, task, &sweep);
+    engine_begin_work(engine, WORK_OTHER);
     return rc;
 }
 

@@ -74,6 +74,7 @@ static void add_task(struct engine *engine, uint32_t source, const struct intake
     bool drop = false;
     if (spec.expires_at_ms <= engine->now_ms) {
         engine->stats.expired_at_intake++;
+        metric_add(engine->sources[source].meter.expired, 1);
         drop = true;
     } else if (spec.at_most_once && done_contains(engine->done, spec.id)) {
         engine->stats.done_dropped++;
@@ -87,6 +88,7 @@ static void add_task(struct engine *engine, uint32_t source, const struct intake
         return;
     }
     engine->next_rowid++;
+    engine_meter_stored(engine, source, item);
     task->latency_known = task->state == TASK_DELAY;
     if (spec.at_most_once && !spec.confirmed)
         offsets_want(engine->offsets, spec.origin.source, spec.origin.partition,
@@ -125,6 +127,7 @@ static bool accept_offset(struct engine *engine, uint32_t source, const struct i
 static void take_item(struct engine *engine, uint32_t source, struct intake_item *item)
 {
     gate_accept(&engine->gate, 1);
+    engine_meter_took(engine, source, item);
     engine->stats.records++;
     engine->turn_rows++;
     engine->turn_bytes += item->blob ? item->blob->len : 0;
@@ -321,6 +324,9 @@ void engine_on_assigned(struct engine *engine, const struct engine_positions *ev
     const struct engine_source *source = &engine->sources[event->source];
     for (size_t i = 0; i < event->count; i++) {
         const struct engine_position *assigned = &event->positions[i];
+        metric_add(source->meter.assigned, 1);
+        if (!offsets_assigned(engine->offsets, source->number, assigned->position.partition))
+            metric_change(source->meter.partitions, 1);
         forget_revoke(engine, event->source, assigned->position.partition);
         unconfirm_from(engine, source->number, assigned->position.partition,
                        assigned->position.start_offset);
@@ -333,6 +339,7 @@ void engine_on_assigned(struct engine *engine, const struct engine_positions *ev
 
 void engine_on_revoking(struct engine *engine, const struct engine_partitions *event)
 {
+    metric_add(engine->sources[event->source].meter.revoked, event->count);
     for (size_t i = 0; i < event->count; i++) {
         GROW(engine->revokes, engine->revoke_count, engine->revoke_cap);
         engine->revokes[engine->revoke_count++] =
@@ -367,6 +374,8 @@ void engine_finish_revokes(struct engine *engine)
     for (size_t i = 0; i < engine->revoke_count; i++) {
         const struct partition_ref *ref = &engine->revokes[i];
         struct engine_source *source = &engine->sources[ref->source];
+        if (offsets_assigned(engine->offsets, source->number, ref->partition))
+            metric_change(source->meter.partitions, -1);
         offsets_revoke(engine->offsets, source->number, ref->partition);
         source->source->ops->revoke_done(source->source, ref->partition);
     }
@@ -391,9 +400,13 @@ static void inline_records(void *ctx, const struct topic_record *records, size_t
 {
     const struct inline_source *source = ctx;
     struct engine *engine = source->engine;
+    struct engine_source *from = &engine->sources[source->index];
+    const struct intake_meter meter = {
+        .meters = engine->meters, .topic = from->topic, .cache = from->meter.sizes};
     for (size_t i = 0; i < count; i++) {
         struct intake_item item;
         intake_record(&item, &records[i], &engine->intake, engine->wall_ms);
+        intake_measure(&meter, &item, &records[i], NULL);
         take_item(engine, source->index, &item);
     }
 }

@@ -44,9 +44,11 @@ struct engine_thread *engine_thread_new(struct engine *engine, struct inbox *inb
 
 static void publish_stats(struct engine_thread *thread, int64_t now_ms)
 {
-    if (now_ms - thread->stats_at_ms < STATS_INTERVAL_MS)
+    if (now_ms - thread->stats_at_ms < STATS_INTERVAL_MS &&
+        now_ms < engine_next_measure_ms(thread->engine))
         return;
     thread->stats_at_ms = now_ms;
+    engine_measure(thread->engine, now_ms, clock_wall_ms());
     pthread_mutex_lock(&thread->stats_lock);
     engine_get_stats(thread->engine, &thread->stats);
     pthread_mutex_unlock(&thread->stats_lock);
@@ -57,6 +59,9 @@ static void publish_stats(struct engine_thread *thread, int64_t now_ms)
 static void sleep_until_due(struct engine_thread *thread, int64_t now_ms)
 {
     int64_t wait_ms = engine_next_ms(thread->engine) - now_ms;
+    int64_t measure_ms = engine_next_measure_ms(thread->engine) - now_ms;
+    if (measure_ms < wait_ms)
+        wait_ms = measure_ms;
     if (wait_ms <= 0 || !inbox_prepare_sleep(thread->inbox))
         return;
     bool stats_due = thread->stats_at_ms + STATS_INTERVAL_MS > now_ms;
@@ -86,8 +91,10 @@ static void turn_until_stopped(struct engine_thread *thread)
             }
         }
         publish_stats(thread, now_ms);
-        if (stopping && !events && !engine_has_backlog(thread->engine))
+        if (stopping && !events && !engine_has_backlog(thread->engine)) {
+            engine_measure(thread->engine, now_ms, clock_wall_ms());
             return;
+        }
         if (!stopping)
             sleep_until_due(thread, now_ms);
     }

@@ -199,9 +199,12 @@ static int write_tasks(struct engine *engine)
     while (rc == 0 && (task = inflight_next_change(engine->inflight, task))) {
         if (leaves_no_trace(task))
             continue;
-        if ((rc = engine_begin(engine)) == 0)
-            rc = write_change(engine, task);
+        if ((rc = engine_begin(engine)))
+            break;
+        engine_begin_work(engine, engine_work_of(task));
+        rc = write_change(engine, task);
     }
+    engine_begin_work(engine, WORK_OTHER);
     return rc;
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "broker/meters.h"
 
 /* Years 1 to 9999, the range of google.protobuf.Timestamp. */
 #define TIMESTAMP_MIN_S (-62135596800)
@@ -107,6 +108,22 @@ int intake_check(struct bytes payload, const struct intake_limits *limits, const
         return 0;
     *why = detail ? detail : reason;
     return payload.len > limits->payload_max ? ERR_TOO_LARGE : ERR_MALFORMED;
+}
+
+void intake_measure(const struct intake_meter *meter, const struct intake_item *item,
+                    const struct topic_record *record, const struct intake_raw *raw)
+{
+    if (item->reason) /* nobody's */
+        return;
+    const struct activation *parsed = &item->parsed;
+    const struct bytes *tags =
+        METER_TAGS(bytes_str(meter->topic), parsed->namespace, parsed->taskname);
+    enum meter size = raw ? METER_RAW_SIZE : METER_PAYLOAD_SIZE;
+    metric_observe(meter_cached(&meter->cache[0], meter->meters, size, tags), record->payload.len);
+    if (raw && raw->compression_level != INTAKE_RAW_PLAIN)
+        metric_observe(
+            meter_cached(&meter->cache[1], meter->meters, METER_RAW_COMPRESSED_SIZE, tags),
+            parsed->parameters_bytes.len);
 }
 
 void intake_item_clear(struct intake_item *item)

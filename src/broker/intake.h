@@ -62,6 +62,18 @@ void intake_raw_record(struct intake_item *item, const struct topic_record *reco
 int intake_check(struct bytes payload, const struct intake_limits *limits, const char **why);
 /* Internal to the intake's files: looks at item->blob and fills the rest. */
 void intake_examine(struct intake_item *item, const struct intake_limits *limits, int64_t wall_ms);
+struct meter_cache;
+struct meters;
+
+/* Counts the sizes of the payload that was read and, of a raw topic, of what it was packed into.
+ * The cache belongs to the calling thread. */
+struct intake_meter {
+    struct meters *meters;
+    const char *topic;
+    struct meter_cache *cache; /* [2]: one for each family */
+};
+void intake_measure(const struct intake_meter *meter, const struct intake_item *item,
+                    const struct topic_record *record, const struct intake_raw *raw);
 void intake_item_clear(struct intake_item *item);
 
 #endif

@@ -213,9 +213,6 @@
       "Size of a dead letter")                                                                     \
     X(METER_FORWARDED_TASK, "upkeep.forward_task_demoted_namespace", METRIC_COUNTER, 1,            \
       LABELS("namespace", "taskname"), "Stored tasks of demoted namespaces sent on")               \
-    X(METER_FORWARD_FAILED, "upkeep.forward_task_demoted_namespace.publish_failure",               \
-      METRIC_COUNTER, 1, LABELS("namespace", "taskname"),                                          \
-      "Forwarded records that the topic did not take; they are tried again")                       \
     X(METER_FORWARDED, "upkeep.forwarded_tasks", METRIC_COUNTER, 1, NO_LABELS,                     \
       "Stored tasks sent on, of all namespaces")                                                   \
     X(METER_TRANSITIONS, "upkeep.task.state_transition", METRIC_COUNTER, 1, LABELS("state"),       \
@@ -253,7 +250,7 @@
     X(METER_PUBLISHING, "publish.in_flight", METRIC_GAUGE, 1, NO_LABELS,                   \
       "Records with the producer, without a delivery report yet")                          \
     X(METER_PUBLISH_FAILURES, "publish.failures", METRIC_COUNTER, 1, NO_LABELS,            \
-      "Retries and dead letters that a topic did not take; they are tried again")          \
+      "Records that a topic did not take; they are tried again")                           \
     X(METER_PARKED, "tasks.parked", METRIC_GAUGE, 1, NO_LABELS,                            \
       "Failed tasks whose dead letter cannot be published; tried every few minutes")       \
     X(METER_UNCONFIRMED, "tasks.unconfirmed", METRIC_GAUGE, 1, NO_LABELS,                  \

@@ -115,6 +115,8 @@ static int publish_task(struct engine *engine, const struct effect *effect)
 {
     struct task *task = effect->task;
     struct blob *record;
+    bool retry = effect->publish == PUBLISH_RETRY;
+    engine_begin_work(engine, retry ? WORK_RETRIES : WORK_FAILED);
     int rc = task_record(engine, task, effect->publish, &record);
     if (rc)
         return rc;
@@ -127,7 +129,8 @@ static int publish_task(struct engine *engine, const struct effect *effect)
         defer_fate(engine, publication, TOPIC_IMPOSSIBLE, "the stored activation does not parse");
         return 0;
     }
-    bool retry = effect->publish == PUBLISH_RETRY;
+    if (!retry)
+        meter_observe(engine->meters, METER_DLQ_SIZE, record->len);
     char reason[64];
     snprintf(reason, sizeof reason, "%s", task_failure_name((enum task_failure)task->failure));
     struct topic_header notice[] = {
@@ -386,6 +389,8 @@ static void outbox_delivered(struct engine *engine, struct outbox_entry *entry,
         return;
     }
     entry->failures++;
+    if (delivery != TOPIC_DELIVERED)
+        meter_add(engine->meters, METER_PUBLISH_FAILURES, 1);
     uint64_t unsaid;
     if (delivery != TOPIC_DELIVERED && engine_may_warn(engine, WARNING_OUTBOX, &unsaid))
         log_warn(TARGET,
@@ -409,9 +414,13 @@ void publisher_delivered(struct engine *engine, struct publication *publication,
     assert(engine->publishing > 0);
     engine->publishing--;
     switch (publication->kind) {
-    case PUBLICATION_TASK:
+    case PUBLICATION_TASK: {
+        bool retry = publication->publish == PUBLISH_RETRY;
+        enum engine_work work = engine_begin_work(engine, retry ? WORK_RETRIES : WORK_FAILED);
         task_delivered(engine, publication, delivery, why);
+        engine_begin_work(engine, work);
         break;
+    }
     case PUBLICATION_OUTBOX:
         outbox_delivered(engine, publication->entry, delivery, why);
         break;
@@ -430,6 +439,7 @@ int publisher_release(struct engine *engine)
     for (size_t i = 0; rc == 0 && i < count; i++)
         if (effects[i].kind == EFFECT_PUBLISH)
             rc = publish_task(engine, &effects[i]);
+    engine_begin_work(engine, WORK_OTHER);
     struct heap_node *node;
     while (rc == 0 && engine->outbox_inflight < engine->limits.outbox_inflight &&
            (node = heap_min(&engine->outbox_due)) && node->key <= engine->now_ms) {

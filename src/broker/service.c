@@ -13,12 +13,20 @@ struct chain {
     size_t count;
 };
 
+/* Series of one path. */
+struct path_meter {
+    struct metric *requests, *duration;
+};
+
+enum { METHOD_COUNT = 4 };
+
 struct service {
     struct rpc_server *server;
     struct rpc_batch *batch; /* engine thread */
     struct inbox *inbox;
     struct intake_limits intake;
     struct meters *meters;
+    struct path_meter paths[METHOD_COUNT]; /* of `methods`, same order */
     struct chain chains[THREADS_MAX];
 };
 
@@ -59,6 +67,7 @@ static struct engine_call *begin(struct rpc_call *call, enum engine_event_kind k
     struct engine_call *own = rpc_call_user(call);
     own->event.kind = kind;
     own->body = rpc_call_body(call);
+    own->started_us = rpc_call_started_us(call);
     return own;
 }
 
@@ -216,12 +225,34 @@ void service_flush(void *ctx)
 
 /* --- life ------------------------------------------------------------------------------------ */
 
-static const struct rpc_method methods[] = {
+static const struct rpc_method methods[METHOD_COUNT] = {
     {CONSUMER_GET_TASK, get_task, cancelled, delivered},
     {CONSUMER_SET_STATUS, set_task_status, NULL, delivered},
     {CONSUMER_SET_BATCH, set_batch_status, NULL, NULL},
     {PRODUCER_ENQUEUE, enqueue, NULL, NULL},
 };
+
+static struct path_meter path_meter(struct service *service, const char *path)
+{
+    const struct bytes *tags = METER_TAGS(bytes_str(path));
+    return (struct path_meter){
+        .requests = meter_series(service->meters, METER_REQUESTS, tags),
+        .duration = meter_series(service->meters, METER_REQUEST_TIME, tags),
+    };
+}
+
+/* Paths that the server does not know come from strangers: they are one. */
+static void finished(void *ctx, const char *path, uint64_t duration_us)
+{
+    struct service *service = ctx;
+    size_t i = 0;
+    while (i < METHOD_COUNT && methods[i].path != path)
+        i++;
+    struct path_meter meter =
+        i < METHOD_COUNT ? service->paths[i] : path_meter(service, path ? path : "other");
+    metric_add(meter.requests, 1);
+    metric_observe(meter.duration, duration_us);
+}
 
 int service_create(struct service **out, const struct service_options *options,
                    struct err_text *why)
@@ -230,15 +261,18 @@ int service_create(struct service **out, const struct service_options *options,
     service->inbox = options->inbox;
     service->intake = options->intake;
     service->meters = options->meters;
+    for (size_t i = 0; i < METHOD_COUNT; i++)
+        service->paths[i] = path_meter(service, methods[i].path);
     struct rpc_server_options server = {
         .address = options->address,
         .port = options->port,
         .threads = options->threads < THREADS_MAX ? options->threads : THREADS_MAX,
         .methods = methods,
-        .method_count = sizeof methods / sizeof *methods,
+        .method_count = METHOD_COUNT,
         .ctx = service,
         .user_size = sizeof(struct engine_call),
         .turn_end = turn_end,
+        .finished = finished,
         .secrets = options->secrets,
         .secret_count = options->secret_count,
         .tls = options->tls,

@@ -17,13 +17,16 @@ static void credit_return(void *ctx, size_t unused)
     gate_return(port->gate, unused);
 }
 
-static void decode(const struct source_port *port, struct intake_item *item,
+static void decode(struct source_port *port, struct intake_item *item,
                    const struct topic_record *record, int64_t wall_ms)
 {
     if (port->raw)
         intake_raw_record(item, record, port->raw, &port->intake, wall_ms);
     else
         intake_record(item, record, &port->intake, wall_ms);
+    const struct intake_meter meter = {
+        .meters = port->meters, .topic = port->topic, .cache = port->sizes};
+    intake_measure(&meter, item, record, port->raw);
 }
 
 static void records(void *ctx, const struct topic_record *records, size_t count)

@@ -14,6 +14,7 @@ struct source_port {
     uint32_t index;               /* of the source in engine_options.sources */
     const char *topic;
     struct meters *meters;
+    struct meter_cache sizes[2]; /* of the source's thread */
 };
 
 void source_port_events(struct source_port *port, struct topic_source_events *events);

@@ -492,13 +492,21 @@ void inflight_kill(struct inflight *inflight, struct task *task, int64_t now_ms)
 /* --- time ---------------------------------------------------------------------------------------
  */
 
+static void tell_due(const struct inflight *inflight, int state)
+{
+    if (inflight->config.due)
+        inflight->config.due(inflight->config.due_ctx, state);
+}
+
 static bool fire_next_task(struct inflight *inflight)
 {
     struct heap_node *node = heap_min(&inflight->timers);
 
     if (!node || node->key > inflight->now_ms)
         return false;
-    state_fire_if_due(inflight, container_of(node, struct task, timer));
+    struct task *task = container_of(node, struct task, timer);
+    tell_due(inflight, task->state);
+    state_fire_if_due(inflight, task);
     return true;
 }
 
@@ -508,6 +516,7 @@ static bool end_next_hold(struct inflight *inflight)
 
     if (!claim || claim->timer.key > inflight->now_ms)
         return false;
+    tell_due(inflight, -1);
     end_hold(inflight, claim);
     return true;
 }

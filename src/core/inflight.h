@@ -34,6 +34,10 @@ struct inflight_config {
     int64_t publish_backoff_max_ms;   /* [30000] */
     int64_t parked_retry_ms;          /* [300000] */
     uint32_t claims_max;              /* held at once; above: answered at once [100000] */
+    /* Told what kind of timer fires next, for whoever measures how long that takes: the task's
+     * state, or -1 for the end of a hold. May be NULL. Must not touch the table. */
+    void (*due)(void *ctx, int state);
+    void *due_ctx;
     uint32_t queues_max; /* applications and namespaces that only held claims know; above, and for
                             names over 512 bytes: answered at once [10000] */
 };
@@ -253,7 +257,8 @@ struct inflight_counts {
     uint64_t payload_bytes_cached;
     /* since start */
     uint64_t added, duplicates, claimed, given_back, completed, retried, deadlettered, discarded,
-        expired, foreign, killed, forwarded, deadlines_missed, publish_failures;
+        expired, foreign, killed, forwarded, deadlines_missed, attempts_exceeded, delays_elapsed,
+        publish_failures;
     uint64_t reports[REPORT_RESULTS];
 };
 void inflight_get_counts(const struct inflight *inflight, struct inflight_counts *out);

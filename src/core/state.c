@@ -171,6 +171,7 @@ static bool policy_applies(enum task_failure failure)
 
 void state_fail(struct inflight *inflight, struct task *task, enum task_failure failure)
 {
+    inflight->counts.attempts_exceeded += failure == FAILURE_ATTEMPTS;
     task->failure = failure;
     if (!policy_applies(failure)) /* also after a restart, which knows only what the row says */
         task->on_attempts_exceeded = TASK_DEADLETTER_POLICY;
@@ -207,6 +208,7 @@ static void fire(struct inflight *inflight, struct task *task)
         state_end(inflight, task, TASK_EXPIRED);
         break;
     case TASK_DELAY:
+        inflight->counts.delays_elapsed++;
         state_set(inflight, task, TASK_PENDING, CLOCK_NEVER);
         state_offer(inflight, task);
         break;

@@ -366,6 +366,7 @@ int rpc_server_create(struct rpc_server **out, const struct rpc_server_options *
     server->ctx = options->ctx;
     server->user_size = options->user_size;
     server->turn_end = options->turn_end;
+    server->finished = options->finished;
     server->limits = options->limits;
     fill_limits(&server->limits);
     server->sweep_step_ms = sweep_step_ms(&server->limits);

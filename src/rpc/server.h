@@ -75,6 +75,11 @@ struct rpc_server_options {
     /* Called on an rpc thread after it has handed over all calls of one loop turn (cancelled and
      * delivered included); handlers that batch flush here. May be NULL. */
     void (*turn_end)(void *ctx, uint32_t thread);
+    /* Called on an rpc thread once for each request, refused ones too, when nothing is owed any
+     * more: its reply was made or its stream died (one that is answered with a stream: when that
+     * begins). path is the constant text of a method that the server knows, NULL for every other
+     * one. May be NULL. */
+    void (*finished)(void *ctx, const char *path, uint64_t duration_us);
     const struct bytes *secrets; /* copied; none: no authentication. Health is always exempt. */
     size_t secret_count;
     /* NULL: plain text. Else the port speaks TLS only; with ca_path clients must show a certificate
@@ -120,6 +125,8 @@ void rpc_server_set_health(struct rpc_server *server, const char *service, int s
 struct bytes rpc_call_body(const struct rpc_call *call);
 /* Boot-clock ms at which the caller's grpc-timeout ends; CLOCK_NEVER without one. */
 int64_t rpc_call_deadline_ms(const struct rpc_call *call);
+/* Boot clock at the turn of the loop in which the request began to arrive. */
+int64_t rpc_call_started_us(const struct rpc_call *call);
 uint32_t rpc_call_thread(const struct rpc_call *call);
 void *rpc_call_user(struct rpc_call *call);
 struct rpc_call *rpc_call_of_user(void *user); /* the way back */

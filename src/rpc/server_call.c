@@ -81,6 +81,7 @@ struct rpc_call *call_new(struct conn *conn, int32_t stream_id)
     call->is_open = true;
     call->deadline_ms = CLOCK_NEVER;
     call->started_ms = thread->now_ms;
+    call->started_us = thread->now_us;
     list_push_back(&conn->calls, &call->in_conn);
     list_push_back(&conn->receiving, &call->in_phase);
     conn->call_count++;
@@ -122,9 +123,21 @@ static void recycle(struct rpc_call *call)
 
 /* --- a call's life on its thread ------------------------------------------------------------- */
 
+static void tell_finished(const struct rpc_call *call)
+{
+    const struct rpc_server *server = call->thread->server;
+    int64_t took_us = call->thread->now_us - call->started_us;
+
+    if (server->finished)
+        server->finished(server->ctx, call->method ? call->method->method.path : NULL,
+                         took_us > 0 ? (uint64_t)took_us : 0);
+}
+
 void call_set_state(struct rpc_call *call, enum call_state state)
 {
     assert(state > call->state); /* only forwards; HELD may be skipped */
+    if (call->is_stream ? call->state == CALL_RECEIVING : state == CALL_REPLIED)
+        tell_finished(call);
     if (call->state == CALL_RECEIVING)
         list_remove(&call->conn->receiving, &call->in_phase);
     call->state = state;
@@ -318,6 +331,11 @@ struct bytes rpc_call_body(const struct rpc_call *call)
 int64_t rpc_call_deadline_ms(const struct rpc_call *call)
 {
     return call->deadline_ms;
+}
+
+int64_t rpc_call_started_us(const struct rpc_call *call)
+{
+    return call->started_us;
 }
 
 uint32_t rpc_call_thread(const struct rpc_call *call)

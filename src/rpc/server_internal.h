@@ -106,6 +106,7 @@ struct server_thread {
     int epoll_fd;
     struct inbox inbox; /* any thread may push */
     int64_t now_ms;     /* boot clock, read once or twice a turn */
+    int64_t now_us;     /* the same reading */
 
     struct list conns;
     struct list dirty;                            /* connections that may have frames to send */
@@ -145,6 +146,7 @@ struct rpc_server {
     void *ctx;
     size_t user_size;
     void (*turn_end)(void *ctx, uint32_t thread);
+    void (*finished)(void *ctx, const char *path, uint64_t duration_us);
     struct bytes *secrets;
     size_t secret_count;
     struct rpc_limits limits;
@@ -176,6 +178,8 @@ int server_thread_init(struct server_thread *thread, struct rpc_server *server, 
 void server_thread_free(struct server_thread *thread);
 /* True if a record about what a stranger did may be written now: one a second and thread. */
 bool server_thread_may_log(struct server_thread *thread);
+/* Reads the clock. */
+void server_thread_tick(struct server_thread *thread);
 /* A turn's work between two looks at the sockets, at thread->now_ms. */
 void server_thread_work(struct server_thread *thread);
 /* The certificates that are good now, a reference of the caller's; NULL: plain text. Any thread. */
@@ -277,7 +281,7 @@ struct rpc_call {
     struct list_node in_phase; /* conn's receiving or unsent */
     struct list_node in_streams;
     struct heap_node deadline;
-    int64_t deadline_ms, started_ms;
+    int64_t deadline_ms, started_ms, started_us;
     struct grpc_message request;
     size_t request_bytes; /* counted in conn and thread */
     struct buf waiting;   /* reflection: requests not yet answered */

@@ -35,7 +35,7 @@ int server_thread_init(struct server_thread *thread, struct rpc_server *server, 
     list_init(&thread->handshakes);
     heap_init(&thread->deadlines);
     thread->local_tail = &thread->local_first;
-    thread->now_ms = clock_boot_ms();
+    server_thread_tick(thread);
     thread->sweep_ms = thread->now_ms;
     thread->log_ms = INT64_MIN;
     thread->chance = (uint32_t)thread->now_ms | 1;
@@ -249,13 +249,19 @@ static void take_event(struct server_thread *thread, const struct epoll_event *e
         conn_read(conn);
 }
 
+void server_thread_tick(struct server_thread *thread)
+{
+    thread->now_us = clock_boot_us();
+    thread->now_ms = thread->now_us / 1000;
+}
+
 static void poll_events(struct server_thread *thread)
 {
     struct epoll_event events[EVENTS_PER_TURN];
     int count = epoll_wait(thread->epoll_fd, events, EVENTS_PER_TURN, wait_ms(thread));
 
     assert(count >= 0 || errno == EINTR);
-    thread->now_ms = clock_boot_ms();
+    server_thread_tick(thread);
     thread->handshakes_left = HANDSHAKES_PER_TURN;
     for (int i = 0; i < count; i++)
         take_event(thread, &events[i]);
@@ -302,7 +308,7 @@ void *server_thread_main(void *arg)
 
     server_thread_enter(thread);
     while (!atomic_load(&thread->server->is_stopping)) {
-        thread->now_ms = clock_boot_ms();
+        server_thread_tick(thread);
         server_thread_work(thread);
         poll_events(thread);
         end_turn(thread);

@@ -29,12 +29,25 @@ int maintain_check_foreign(struct store *store)
     return store_fail(store, ERR_STATE, "another program has written to it");
 }
 
+static int64_t now_us(const struct store *store)
+{
+    return store->clock_us ? store->clock_us() : 0;
+}
+
 int maintain_checkpoint(struct store *store, int mode, bool *complete)
 {
     int log, copied;
+    int64_t begin_us = now_us(store);
     int rc = sqlite3_wal_checkpoint_v2(store->db, "main", mode, &log, &copied);
 
     *complete = rc == SQLITE_OK && log == copied;
+    struct store_upkeep *upkeep = &store->upkeep;
+    upkeep->checkpointed = true;
+    upkeep->checkpoint_failed = rc != SQLITE_OK;
+    upkeep->checkpoint_busy = rc == SQLITE_OK && log != copied;
+    upkeep->wal_pages = log;
+    upkeep->file_pages = copied;
+    upkeep->checkpoint_us = now_us(store) - begin_us;
     if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_BUSY)
         return sql_fail(store, rc, "checkpoint");
     return 0;
@@ -95,7 +108,11 @@ static int give_back_pages(struct store *store, uint32_t budget_ms)
     if (slice <= 0)
         return 0;
     sqlite3_snprintf(sizeof sql, sql, "PRAGMA incremental_vacuum(%lld)", (long long)slice);
+    int64_t begin_us = now_us(store);
     int rc = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
+    store->upkeep.vacuumed = true;
+    store->upkeep.free_pages = free_pages;
+    store->upkeep.vacuum_us = now_us(store) - begin_us;
     return rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY
                ? 0
                : sql_fail(store, rc, "give free pages back");
@@ -105,6 +122,7 @@ int store_maintain(struct store *store, uint32_t budget_ms)
 {
     int rv = store_check(store);
 
+    store->upkeep = (struct store_upkeep){0};
     assert(!store->in_transaction || rv);
     if (rv || (rv = maintain_check_foreign(store)) != 0 || (rv = checkpoint_by_size(store)) != 0)
         return rv == ERR_BUSY ? 0 : rv;

@@ -107,6 +107,8 @@ struct store {
     uint64_t wal_limit_bytes;
     uint64_t wal_frames;        /* in the WAL after our last commit and not yet in the file */
     uint64_t wal_checkpoint_at; /* next checkpoint when this many */
+    int64_t (*clock_us)(void);  /* NULL: upkeep is not measured */
+    struct store_upkeep upkeep;
     struct log_topic *topics;
     size_t topic_count;
     struct buf header_bytes;

@@ -192,6 +192,7 @@ int store_open(struct store **out, const struct store_options *options, struct e
     int rv = path_parse(options->path, &store->path, why);
 
     store->lock_fd = -1;
+    store->clock_us = options->clock_us;
     if (!rv && !options->no_lock)
         rv = lock_take(store->path, options->lock_wait_ms ? options->lock_wait_ms : LOCK_WAIT_MS,
                        &store->lock_fd, why);

@@ -91,6 +91,8 @@ struct store_options {
      * names it. May be NULL. */
     void (*progress)(void *ctx, const char *doing);
     void *progress_ctx;
+    /* Measures how long upkeep takes; nothing depends on it. NULL: not measured. */
+    int64_t (*clock_us)(void);
 };
 
 /* Creates or adopts the file: takes the lock (ERR_BUSY names the pid that holds it), recovers,
@@ -216,6 +218,30 @@ int store_size(struct store *store, struct store_size *out);
 /* Between transactions: checkpoints by WAL size and gives free pages back in slices, for at most
  * about budget_ms. Also notices a foreign writer (PRAGMA data_version) and fails the store. */
 int store_maintain(struct store *store, uint32_t budget_ms);
+
+/* What the last store_maintain() did; all 0 when it had nothing to do. */
+struct store_upkeep {
+    bool checkpointed;      /* it tried */
+    bool checkpoint_busy;   /* a reader held a part of it back */
+    bool checkpoint_failed; /* it could not run: another process held a lock */
+    int64_t wal_pages;      /* in the WAL then, and of these */
+    int64_t file_pages;     /* in the file afterwards */
+    int64_t checkpoint_us;
+    bool vacuumed;
+    int64_t vacuum_us;
+    int64_t free_pages; /* of the file, before */
+};
+const struct store_upkeep *store_last_upkeep(const struct store *store);
+
+/* SQLite's counters of the connection (sqlite3_db_status). ERR_UNSUPPORTED: it lacks one. */
+struct store_counters {
+    int64_t cache_used_bytes, cache_used_shared_bytes;
+    int64_t cache_hits, cache_misses, cache_writes, cache_spills; /* since the start */
+    int64_t schema_used_bytes, stmt_used_bytes;
+    int64_t lookaside_used, lookaside_hits, lookaside_misses_size, lookaside_misses_full;
+    int64_t deferred_fks;
+};
+int store_get_counters(struct store *store, struct store_counters *out);
 
 /* Reads the whole file (PRAGMA integrity_check): for tests and operators. A finding fails the
  * store. */

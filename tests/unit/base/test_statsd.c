@@ -94,6 +94,8 @@ static void gauges_are_values_in_their_unit(void **state)
 {
     struct world *w = *state;
     struct metric *gauge = metrics_single(w->metrics, &depth);
+    assert_string_equal(export(w), ""); /* never set: not known */
+    metric_set(gauge, 0);
     assert_string_equal(export(w), "app.depth:0|g");
     metric_set(gauge, 1500);
     assert_string_equal(export(w), "app.depth:1.5|g");
@@ -225,7 +227,7 @@ static void a_line_longer_than_a_datagram_goes_alone(void **state)
     statsd_format_free(w->format);
     w->format = statsd_format_new("p.", &tag, 1);
     metrics_single(w->metrics, &total);
-    metrics_single(w->metrics, &depth);
+    metric_set(metrics_single(w->metrics, &depth), 0);
     export(w);
     assert_int_equal(w->datagrams, 2);
     assert_int_equal(w->longest, strlen("p.total:0|c|#k:") + 2000);

@@ -273,7 +273,7 @@ static void a_self_hosted_file_starts_unchanged(void **state)
     assert_string_equal(l.cfg->clusters[0].address, "kafka:9092");
     assert_true(topic(&l, "ingest.events")->raw.set);
     assert_string_equal(l.cfg->statsd_addr, "statsd:8125");
-    assert_int_equal(l.warnings.count, 2); /* db_path is deprecated, statsd_addr has no effect */
+    assert_int_equal(l.warnings.count, 1); /* db_path is deprecated */
     unload(&l);
     buf_free(&yaml);
 }
