@@ -484,6 +484,9 @@ int broker_start(struct broker *broker, struct err_text *why)
 {
     int rc;
     broker->started = true;
+    if (broker->clusters &&
+        (rc = clusters_start_checks(broker->clusters, broker, engine_failed, why)))
+        return rc;
     if ((rc = start_sources(broker, why)) || (rc = first_turns(broker, why)))
         return rc;
     if ((rc = engine_thread_start(broker->thread, why)) || (rc = open_service(broker, why)))

@@ -19,6 +19,8 @@ struct clusters {
         struct topic_sink *sink;
     } * places;
     size_t place_count;
+    struct kafka_check **checks;
+    size_t check_count;
 };
 
 struct clusters *clusters_new(const struct config *cfg, struct inbox *inbox)
@@ -27,16 +29,25 @@ struct clusters *clusters_new(const struct config *cfg, struct inbox *inbox)
     clusters->cfg = cfg;
     clusters->inbox = inbox;
     clusters->places = mem_calloc(cfg->cluster_count, sizeof *clusters->places);
+    clusters->checks = mem_calloc(cfg->cluster_count, sizeof *clusters->checks);
     return clusters;
+}
+
+static void end_checks(struct clusters *clusters)
+{
+    while (clusters->check_count)
+        kafka_check_end(clusters->checks[--clusters->check_count]);
 }
 
 void clusters_free(struct clusters *clusters)
 {
     if (!clusters)
         return;
+    end_checks(clusters);
     for (size_t i = 0; i < clusters->place_count; i++)
         clusters->places[i].sink->ops->destroy(clusters->places[i].sink);
     mem_free(clusters->places);
+    mem_free(clusters->checks);
     mem_free(clusters);
 }
 
@@ -51,7 +62,8 @@ struct kafka_cluster clusters_connection(const struct config *cfg, size_t cluste
                                          struct kafka_property properties[])
 {
     const struct config_cluster *from = &cfg->clusters[cluster];
-    return (struct kafka_cluster){.address = from->address,
+    return (struct kafka_cluster){.name = from->name,
+                                  .address = from->address,
                                   .properties = properties,
                                   .property_count = config_kafka_properties(from, properties)};
 }
@@ -121,8 +133,53 @@ int clusters_sink(struct clusters *clusters, size_t cluster, struct topic_sink *
     return rc;
 }
 
+/* --- looks at the start ---------------------------------------------------------------------- */
+
+/* Written to, and nobody who consumes from there would notice. */
+static bool is_unseen(const struct clusters *clusters, size_t cluster)
+{
+    const struct config *cfg = clusters->cfg;
+    bool written = false;
+    for (size_t i = 0; i < clusters->place_count; i++)
+        written = written || clusters->places[i].cluster == cluster;
+    for (size_t i = 0; written && i < cfg->topic_count; i++)
+        if (config_topic_is_consumed(&cfg->topics[i]) &&
+            same_place(&cfg->clusters[cluster], &cfg->clusters[cfg->topics[i].cluster]))
+            return false;
+    return written;
+}
+
+int clusters_start_checks(struct clusters *clusters, void *ctx,
+                          void (*failed)(void *ctx, int code, const char *why),
+                          struct err_text *why)
+{
+    const struct config *cfg = clusters->cfg;
+    const char **topics = mem_calloc(cfg->topic_count, sizeof *topics);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < cfg->cluster_count; i++) {
+        size_t count = 0;
+        for (size_t j = 0; j < cfg->topic_count; j++)
+            if (cfg->topics[j].cluster == i && cfg->topics[j].consumer_disabled &&
+                !cfg->topics[j].produce_only)
+                topics[count++] = cfg->topics[j].name;
+        if (count == 0 && !is_unseen(clusters, i))
+            continue;
+        struct kafka_property properties[CONFIG_KAFKA_PROPERTIES_MAX];
+        struct kafka_check_options options = {.cluster = clusters_connection(cfg, i, properties),
+                                              .topics = topics,
+                                              .topic_count = count,
+                                              .ctx = ctx,
+                                              .failed = failed};
+        rc = kafka_check_start(&clusters->checks[clusters->check_count], &options, why);
+        clusters->check_count += rc == 0;
+    }
+    mem_free(topics);
+    return rc;
+}
+
 void clusters_stop(struct clusters *clusters, int64_t until_ms)
 {
+    end_checks(clusters);
     for (size_t i = 0; i < clusters->place_count; i++) {
         struct topic_sink *sink = clusters->places[i].sink;
         int64_t left_ms = until_ms - clock_boot_ms();

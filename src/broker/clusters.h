@@ -30,11 +30,19 @@ struct kafka_cluster clusters_connection(const struct config *cfg, size_t cluste
  * line that names topic, cluster and cause. */
 int clusters_create_topics(const struct config *cfg, struct err_text *why);
 
+/* Looks at every place that is written to and not consumed from (sources look at theirs), and for
+ * topics with consumer_disabled; what speaks against them (a missing topic, refused credentials) is
+ * told by `failed`, from other threads. After the producers are made. */
+int clusters_start_checks(struct clusters *clusters, void *ctx,
+                          void (*failed)(void *ctx, int code, const char *why),
+                          struct err_text *why);
+
 /* The producer of a cluster's place, made when it is first asked for; stays ours. */
 int clusters_sink(struct clusters *clusters, size_t cluster, struct topic_sink **out,
                   struct err_text *why);
 
-/* Ends all producers: everything accepted is reported, at the latest about until_ms. */
+/* Ends the looks and all producers: everything accepted is reported, at the latest about until_ms.
+ */
 void clusters_stop(struct clusters *clusters, int64_t until_ms);
 
 #endif

@@ -16,6 +16,7 @@ struct kafka_property {
 
 /* Connection of one cluster: bootstrap servers and security, as librdkafka properties. */
 struct kafka_cluster {
+    const char *name;    /* in the configuration, for messages; NULL: none */
     const char *address; /* comma list of host:port */
     const struct kafka_property *properties;
     size_t property_count;
@@ -31,8 +32,9 @@ struct kafka_source_options {
 };
 
 /* Checks the properties; connects at start(). Strings are copied. ERR_INVALID names the property.
- * A topic that does not exist at start is reported by failed(); a cluster that cannot be reached is
- * waited for, with a WARN. */
+ * A topic that does not exist at start is reported by failed(), and so are credentials that the
+ * cluster refuses five times in a row; a cluster that cannot be reached is waited for, with a WARN.
+ * Credentials that are refused later are tried again for ever, with a WARN. */
 int kafka_source_new(struct topic_source **out, const struct kafka_source_options *options,
                      struct err_text *why);
 
@@ -62,7 +64,24 @@ struct kafka_sink_options {
 int kafka_sink_new(struct topic_sink **out, const struct kafka_sink_options *options,
                    const struct topic_sink_events *events, struct err_text *why);
 
-/* Creates topics (partitions each, replication factor 1); "already exists" is success. */
+/* A look at the start at a cluster that is not (or not only) consumed from: it must take our
+ * credentials and have these topics. A thread of its own waits for the cluster as a source does.
+ * failed() comes from it, at most once; the line names cluster and cause. */
+struct kafka_check;
+struct kafka_check_options {
+    struct kafka_cluster cluster;
+    const char *const *topics;
+    size_t topic_count;
+    void *ctx;
+    void (*failed)(void *ctx, int code, const char *why);
+};
+int kafka_check_start(struct kafka_check **out, const struct kafka_check_options *options,
+                      struct err_text *why);
+/* Waits for a request under way, at most 1 s. NULL is fine. */
+void kafka_check_end(struct kafka_check *check);
+
+/* Creates topics (partitions each, replication factor 1); "already exists" is success. Blocks
+ * for up to 65 s, 30 of them for a cluster that does not answer. */
 int kafka_create_topics(const struct kafka_cluster *cluster, const char *const *topics,
                         size_t count, int32_t partitions, struct err_text *why);
 

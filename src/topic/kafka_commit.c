@@ -3,7 +3,9 @@
  * Offset commits. One is in flight at a time, naming every partition that has news; what the engine
  * names meanwhile waits for its answer. A partition is dirty from commit() until it is sent, and
  * again if the answer was an error, so nothing is forgotten: a commit is repeated with back-off
- * until Kafka confirms it, a newer one replaces it, or the partition is given up.
+ * until Kafka confirms it, a newer one replaces it, or the partition is given up. While the topic
+ * is gone nothing is sent: one that is made anew under the same name must not be passed over up to
+ * there.
  */
 #include "topic/kafka_source.h"
 
@@ -123,7 +125,8 @@ static int64_t due_ms(struct kafka_source *source)
     int64_t due = CLOCK_NEVER;
 
     pthread_mutex_lock(&source->lock);
-    for (size_t i = 0; i < source->partition_count; i++) {
+    bool gone = source->missing || atomic_load(&source->returned);
+    for (size_t i = 0; i < source->partition_count && !gone; i++) {
         const struct kafka_partition *p = source->partitions[i];
         int64_t own = !p->dirty                  ? CLOCK_NEVER
                       : p->urgent || p->revoking ? 0
@@ -156,7 +159,16 @@ bool kafka_commit_settled(struct kafka_source *source)
 
     pthread_mutex_lock(&source->lock);
     for (size_t i = 0; i < source->partition_count; i++)
-        settled &= !source->partitions[i]->dirty || !source->partitions[i]->revoking;
+        settled &=
+            !source->partitions[i]->dirty || !source->partitions[i]->revoking || source->missing;
     pthread_mutex_unlock(&source->lock);
     return settled;
+}
+
+void kafka_commit_forget(struct kafka_source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    for (size_t i = 0; i < source->partition_count; i++)
+        source->partitions[i]->dirty = source->partitions[i]->urgent = false;
+    pthread_mutex_unlock(&source->lock);
 }

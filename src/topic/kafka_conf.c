@@ -16,6 +16,7 @@ void kafka_cluster_copy(struct kafka_cluster *out, const struct kafka_cluster *c
         properties[i].name = mem_strdup(cluster->properties[i].name);
         properties[i].value = mem_strdup(cluster->properties[i].value);
     }
+    out->name = cluster->name ? mem_strdup(cluster->name) : NULL;
     out->address = mem_strdup(cluster->address);
     out->properties = properties;
     out->property_count = cluster->property_count;
@@ -28,8 +29,22 @@ void kafka_cluster_free(struct kafka_cluster *cluster)
         mem_free((void *)(uintptr_t)cluster->properties[i].value);
     }
     mem_free((void *)(uintptr_t)cluster->properties);
+    mem_free((void *)(uintptr_t)cluster->name);
     mem_free((void *)(uintptr_t)cluster->address);
     *cluster = (struct kafka_cluster){0};
+}
+
+char *kafka_cluster_label(const struct kafka_cluster *cluster)
+{
+    struct buf label = {0};
+
+    if (cluster->name)
+        buf_printf(&label, "'%s' (%s)", cluster->name, cluster->address);
+    else
+        buf_printf(&label, "'%s'", cluster->address);
+    char *copy = mem_strdup(buf_cstr(&label));
+    buf_free(&label);
+    return copy;
 }
 
 /* librdkafka speaks syslog levels. Runs on its internal threads. */
@@ -109,6 +124,12 @@ bool kafka_error_denied(rd_kafka_resp_err_t err)
     default:
         return false;
     }
+}
+
+bool kafka_error_credentials(rd_kafka_resp_err_t err)
+{
+    return err == RD_KAFKA_RESP_ERR__AUTHENTICATION ||
+           err == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED || err == RD_KAFKA_RESP_ERR__SSL;
 }
 
 bool kafka_warn_due(int64_t *next_ms)

@@ -18,6 +18,8 @@
 /* Owned copy; free with kafka_cluster_free. */
 void kafka_cluster_copy(struct kafka_cluster *out, const struct kafka_cluster *cluster);
 void kafka_cluster_free(struct kafka_cluster *cluster);
+/* The cluster in messages: 'name' (address), or only 'address'. For mem_free. */
+char *kafka_cluster_label(const struct kafka_cluster *cluster);
 
 /* Address and properties of the cluster, log callback, reconnect times. The caller's properties win
  * over the defaults set here. rd_kafka_new() takes the result over, or rd_kafka_conf_destroy()
@@ -35,6 +37,9 @@ int kafka_client_new(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *co
 
 /* The cluster refuses these credentials or this access: waiting does not help. */
 bool kafka_error_denied(rd_kafka_resp_err_t err);
+/* Who we are is not believed, or who they are is not: SASL or TLS failed. A cluster that is about
+ * to start or whose users are about to be made may say so too. */
+bool kafka_error_credentials(rd_kafka_resp_err_t err);
 
 /* True once per KAFKA_WARN_EVERY_MS; *next_ms starts as 0. */
 bool kafka_warn_due(int64_t *next_ms);

@@ -7,9 +7,6 @@
 
 #define PREFETCH_MIN_BYTES (UINT64_C(1) << 20)
 #define PREFETCH_MAX_KB    2097151 /* librdkafka's limit */
-/* A topic made a moment ago is not known to every broker yet. */
-#define MISSING_TRIES    10
-#define MISSING_PAUSE_MS 300
 
 /* Before the consumer exists. */
 
@@ -21,55 +18,18 @@ static void pause_ms(struct kafka_source *source, int64_t ms)
         kafka_source_sleep(source, until_ms);
 }
 
-/* Number of partitions; 0: not there; ERR_UNAVAILABLE: the cluster did not answer. */
-static int count_partitions(struct kafka_source *source)
-{
-    rd_kafka_topic_t *topic = rd_kafka_topic_new(source->probe, source->topic, NULL);
-    const struct rd_kafka_metadata *metadata;
-    int rv = ERR_UNAVAILABLE;
-
-    if (!topic)
-        return ERR_UNAVAILABLE;
-    rd_kafka_resp_err_t err =
-        rd_kafka_metadata(source->probe, 0, topic, &metadata, KAFKA_REQUEST_MS);
-    if (!err) {
-        if (metadata->topic_cnt == 1) {
-            err = metadata->topics[0].err;
-            rv = err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ? 0
-                 : err                                          ? ERR_UNAVAILABLE
-                                                                : metadata->topics[0].partition_cnt;
-        }
-        rd_kafka_metadata_destroy(metadata);
-    }
-    if (kafka_error_denied(err))
-        kafka_source_fail(source, ERR_DENIED, "topic '%s' on cluster '%s': %s", source->topic,
-                          source->cluster.address, rd_kafka_err2str(err));
-    else if (err == RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION)
-        kafka_source_fail(source, ERR_INVALID, "'%s' is no valid name of a topic", source->topic);
-    rd_kafka_topic_destroy(topic);
-    rd_kafka_poll(source->probe, 0); /* runs on_probe_error */
-    return rv;
-}
-
 /* The topic's number of partitions once the cluster answers; 0 after a failure or stop(). */
 static int await_cluster(struct kafka_source *source)
 {
-    int missing = 0;
+    struct err_text why;
 
     while (!kafka_source_ended(source)) {
-        int count = count_partitions(source);
-        if (count > 0)
-            return count;
-        if (count == 0 && ++missing == MISSING_TRIES)
-            kafka_source_fail(source, ERR_NOT_FOUND,
-                              "topic '%s' does not exist on cluster '%s': create it or set "
-                              "create_missing_topics",
-                              source->topic, source->cluster.address);
-        if (count < 0 && kafka_warn_due(&source->error_warned_ms))
-            log_warn(KAFKA_LOG, LOG_FIELDS(log_str("topic", source->topic)),
-                     "waiting for Kafka cluster '%s': %s", source->cluster.address,
-                     source->last_error.s);
-        pause_ms(source, MISSING_PAUSE_MS);
+        int rv = kafka_probe_look(source->probe, source->topic, &why);
+        if (rv > 0)
+            return rv;
+        if (rv != ERR_UNAVAILABLE)
+            kafka_source_fail(source, rv, "%s", why.s);
+        pause_ms(source, KAFKA_PROBE_PAUSE_MS);
     }
     return 0;
 }
@@ -126,7 +86,7 @@ static int connect_consumer(struct kafka_source *source, int partitions)
     source->rk = rk;
     pthread_mutex_unlock(&source->lock);
     kafka_source_wake_helper(source);
-    rd_kafka_destroy(source->probe);
+    kafka_probe_free(source->probe);
     source->probe = NULL;
     return subscribe(source);
 }
@@ -147,8 +107,8 @@ void kafka_consumer_error(struct kafka_source *source, rd_kafka_resp_err_t err, 
     case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
     case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
     case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-        kafka_source_fail(source, ERR_DENIED, "topic '%s', group '%s', cluster '%s': %s",
-                          source->topic, source->group, source->cluster.address, text);
+        kafka_source_fail(source, ERR_DENIED, "topic '%s', group '%s', cluster %s: %s",
+                          source->topic, source->group, source->label, text);
         return;
     case RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT:
     case RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL:
@@ -168,7 +128,7 @@ void kafka_consumer_error(struct kafka_source *source, rd_kafka_resp_err_t err, 
             log_warn(KAFKA_LOG,
                      LOG_FIELDS(log_str("topic", source->topic),
                                 log_str("error", rd_kafka_err2name(err))),
-                     "Kafka consumer: %s", text);
+                     "Kafka consumer, cluster %s: %s", source->label, text);
     }
 }
 
@@ -320,6 +280,10 @@ static void serve_main_queue(struct kafka_source *source)
         if (message->err)
             kafka_consumer_error(source, message->err, rd_kafka_message_errstr(message));
         rd_kafka_message_destroy(message);
+    }
+    if (atomic_exchange(&source->returned, false)) {
+        kafka_commit_forget(source);
+        source->resubscribe = true;
     }
     if (source->resubscribe) {
         source->resubscribe = false;

@@ -305,12 +305,22 @@ static void take_over(struct kafka_source *source, rd_kafka_topic_partition_list
     mem_free(ids);
 }
 
+static void note_reshared(struct kafka_source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    source->reshared = true;
+    pthread_mutex_unlock(&source->lock);
+    kafka_source_wake_helper(source);
+}
+
 void kafka_group_on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t err,
                               rd_kafka_topic_partition_list_t *list, void *opaque)
 {
     struct kafka_source *source = opaque;
 
     (void)rk;
+    if (err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
+        note_reshared(source);
     if (err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && list->cnt > 0 &&
         !kafka_source_ended(source)) {
         take_over(source, list);

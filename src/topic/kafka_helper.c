@@ -17,7 +17,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#define LAG_EVERY_MS 5000
+#define LAG_EVERY_MS    5000
+#define MISSING_LOOK_MS 1000
 
 /* Partitions whose end is asked for now: the nudged ones, or all. */
 static size_t gather(struct kafka_source *source, bool all, int32_t **out)
@@ -60,21 +61,9 @@ static bool ask_ends(struct kafka_source *source, bool all)
  */
 static bool is_missing(struct kafka_source *source, int32_t id)
 {
-    rd_kafka_topic_t *topic = rd_kafka_topic_new(source->rk, source->topic, NULL);
-    const struct rd_kafka_metadata *metadata;
-    bool missing = false;
+    int count = kafka_offsets_partitions(source);
 
-    if (!topic)
-        return false;
-    if (!rd_kafka_metadata(source->rk, 0, topic, &metadata, KAFKA_REQUEST_MS)) {
-        const struct rd_kafka_metadata_topic *found = metadata->topics;
-        if (metadata->topic_cnt == 1)
-            missing = found->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
-                      (!found->err && id >= found->partition_cnt);
-        rd_kafka_metadata_destroy(metadata);
-    }
-    rd_kafka_topic_destroy(topic);
-    return missing;
+    return count == 0 || (count > 0 && id >= count);
 }
 
 /* 0, ERR_UNAVAILABLE, or ERR_NOT_FOUND. Without the ends nobody could tell whether a record is
@@ -130,17 +119,31 @@ static bool answer_next(struct kafka_source *source)
     return true;
 }
 
-/* Called and returns with the lock held. */
-static void look_for_topic(struct kafka_source *source)
+/* A topic that was made anew may be as long as the old one was read: nothing but asking the group
+ * for its offsets, which Kafka deleted with the topic, tells the consumer to begin again. Called
+ * and returns with the lock held; returns when to look again. */
+static int64_t look_for_topic(struct kafka_source *source)
 {
     pthread_mutex_unlock(&source->lock);
-    bool missing = is_missing(source, -1);
-    if (missing)
+    int count = kafka_offsets_partitions(source);
+    if (count == 0 && clock_boot_ms() >= source->missing_warned_ms) {
+        source->missing_warned_ms = clock_boot_ms() + KAFKA_MISSING_EVERY_MS;
         log_warn(KAFKA_LOG, LOG_FIELDS(log_str("topic", source->topic)),
-                 "topic '%s' is gone from cluster '%s': its consumer waits for it", source->topic,
-                 source->cluster.address);
+                 "topic '%s' is gone from cluster %s: its consumer waits for it", source->topic,
+                 source->label);
+    }
+    source->gone |= count == 0;
+    if (count > 0 && source->gone) {
+        log_info(KAFKA_LOG, LOG_FIELDS(log_str("topic", source->topic)),
+                 "topic is back: joining its group anew");
+        source->gone = false;
+        source->missing_warned_ms = 0;
+        atomic_store(&source->returned, true); /* before commits are sent again */
+        kafka_source_wake_consumer(source);
+    }
     pthread_mutex_lock(&source->lock);
-    source->missing = missing;
+    source->missing = count <= 0;
+    return clock_boot_ms() + MISSING_LOOK_MS;
 }
 
 /* Called and returns with the lock held. */
@@ -156,10 +159,22 @@ static void wait_until(struct kafka_source *source, int64_t until_ms)
     pthread_mutex_lock(&source->lock);
 }
 
+/* Called and returns with the lock held. */
+static int64_t look_at_balance(struct kafka_source *source)
+{
+    if (source->reshared)
+        source->balance_tries = 0;
+    source->reshared = false;
+    pthread_mutex_unlock(&source->lock);
+    int64_t again_ms = kafka_balance_look(source);
+    pthread_mutex_lock(&source->lock);
+    return again_ms;
+}
+
 void *kafka_helper_main(void *arg)
 {
     struct kafka_source *source = arg;
-    int64_t lag_ms = 0, missing_ms = 0;
+    int64_t lag_ms = 0, missing_ms = 0, balance_ms = CLOCK_NEVER;
 
     pthread_mutex_lock(&source->lock);
     while (!kafka_source_ended(source)) {
@@ -171,12 +186,14 @@ void *kafka_helper_main(void *arg)
         bool all = now_ms >= lag_ms;
         if (all)
             lag_ms = now_ms + LAG_EVERY_MS;
-        if (source->missing && now_ms >= missing_ms) {
-            look_for_topic(source);
-            missing_ms = now_ms + KAFKA_MISSING_EVERY_MS;
-        }
-        if (!ask_ends(source, all) && !answer_next(source))
-            wait_until(source, lag_ms);
+        if (source->missing && now_ms >= missing_ms)
+            missing_ms = look_for_topic(source);
+        if (source->reshared || now_ms >= balance_ms)
+            balance_ms = look_at_balance(source);
+        if (ask_ends(source, all) || answer_next(source) || source->reshared)
+            continue;
+        int64_t next_ms = balance_ms < lag_ms ? balance_ms : lag_ms;
+        wait_until(source, source->missing && missing_ms < next_ms ? missing_ms : next_ms);
     }
     pthread_mutex_unlock(&source->lock);
     return NULL;

@@ -3,6 +3,26 @@
 
 #include "base/mem.h"
 
+int kafka_offsets_partitions(struct kafka_source *source)
+{
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(source->rk, source->topic, NULL);
+    const struct rd_kafka_metadata *metadata;
+    int count = ERR_UNAVAILABLE;
+
+    if (!topic)
+        return count;
+    if (!rd_kafka_metadata(source->rk, 0, topic, &metadata, KAFKA_REQUEST_MS)) {
+        const struct rd_kafka_metadata_topic *found = metadata->topics;
+        if (metadata->topic_cnt == 1 && !found->err)
+            count = found->partition_cnt;
+        else if (metadata->topic_cnt == 1 && found->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+            count = 0;
+        rd_kafka_metadata_destroy(metadata);
+    }
+    rd_kafka_topic_destroy(topic);
+    return count;
+}
+
 static int64_t offset_or_unknown(const rd_kafka_topic_partition_t *element)
 {
     return element->err || element->offset < 0 ? -1 : element->offset;

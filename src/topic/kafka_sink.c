@@ -37,6 +37,7 @@ struct sent {
 struct kafka_sink {
     struct topic_sink base;
     struct kafka_cluster cluster;
+    char *label; /* of the cluster, in messages */
     uint32_t message_max_bytes, delivery_timeout_ms;
     struct topic_sink_events events;
     pthread_t thread;
@@ -156,7 +157,7 @@ static void on_error(rd_kafka_t *rk, int err, const char *text, void *opaque)
     (void)rk;
     if (kafka_warn_due(&sink->error_warned_ms))
         log_warn(KAFKA_LOG, LOG_FIELDS(log_str("error", rd_kafka_err2name(err))),
-                 "Kafka producer: %s", text);
+                 "Kafka producer, cluster %s: %s", sink->label, text);
 }
 
 static int put_settings(struct kafka_sink *sink, rd_kafka_conf_t *conf, bool alone,
@@ -396,6 +397,7 @@ static void op_destroy(struct topic_sink *base)
         rd_kafka_destroy(sink->alone);
     pthread_mutex_destroy(&sink->lock);
     kafka_cluster_free(&sink->cluster);
+    mem_free(sink->label);
     mem_free(sink);
 }
 
@@ -413,6 +415,7 @@ int kafka_sink_new(struct topic_sink **out, const struct kafka_sink_options *opt
 
     sink->base.ops = &ops;
     kafka_cluster_copy(&sink->cluster, &options->cluster);
+    sink->label = kafka_cluster_label(&options->cluster);
     sink->message_max_bytes = options->message_max_bytes;
     sink->delivery_timeout_ms = options->delivery_timeout_ms;
     sink->events = *events;

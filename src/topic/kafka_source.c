@@ -11,9 +11,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-/* librdkafka's own bound for max.poll.interval.ms's default. */
-#define MAX_POLL_INTERVAL_MS 300000
-#define HEARTBEAT_MS         3000
+/* What max.poll.interval.ms is at least. It is how long the group waits in a rebalance for a member
+ * that was killed while it joined, so the default of 300 s would stall the others that long. The
+ * main queue is served every 100 ms; only the callbacks of a rebalance take longer, each at most
+ * one session time-out and 3 s. */
+#define MAX_POLL_MIN_MS 10000
+#define HEARTBEAT_MS    3000
 /* A fetch waits so long at the broker for a first record of *any* of its partitions. Only one fetch
  * is under way per broker, so this is how long a partition with records may wait for one without.
  */
@@ -51,7 +54,7 @@ void kafka_source_fail(struct kafka_source *source, int code, const char *fmt, .
     source->events.failed(source->events.ctx, code, why.s);
 }
 
-static void wake_consumer(struct kafka_source *source)
+void kafka_source_wake_consumer(struct kafka_source *source)
 {
     /* The counter of an eventfd cannot overflow in practice, and if it did the thread would be
      * awake. */
@@ -107,7 +110,7 @@ static void op_commit(struct topic_source *base, int32_t id, int64_t next_offset
     }
     pthread_mutex_unlock(&source->lock);
     if (news)
-        wake_consumer(source);
+        kafka_source_wake_consumer(source);
 }
 
 static bool ask_waits(const struct kafka_source *source, int32_t id)
@@ -144,12 +147,12 @@ static void op_revoke_done(struct topic_source *base, int32_t id)
     if (p && p->revoking)
         p->done = true;
     pthread_mutex_unlock(&source->lock);
-    wake_consumer(source);
+    kafka_source_wake_consumer(source);
 }
 
 static void op_wake(struct topic_source *base)
 {
-    wake_consumer(self(base));
+    kafka_source_wake_consumer(self(base));
 }
 
 static void join_helper(struct kafka_source *source)
@@ -187,7 +190,7 @@ static void op_stop(struct topic_source *base, uint32_t timeout_ms)
         return;
     atomic_store(&source->stop_by_ms, clock_add(clock_boot_ms(), timeout_ms));
     atomic_store(&source->stopping, true);
-    wake_consumer(source);
+    kafka_source_wake_consumer(source);
     pthread_join(source->consumer, NULL);
     join_helper(source);
     source->started = false;
@@ -201,8 +204,7 @@ static void free_clients(struct kafka_source *source)
         rd_kafka_queue_destroy(source->main_queue);
     if (source->rk)
         rd_kafka_destroy_flags(source->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-    if (source->probe)
-        rd_kafka_destroy(source->probe);
+    kafka_probe_free(source->probe);
     if (source->conf)
         rd_kafka_conf_destroy(source->conf);
 }
@@ -219,6 +221,7 @@ static void op_destroy(struct topic_source *base)
         close(source->helper_fd);
     pthread_mutex_destroy(&source->lock);
     kafka_cluster_free(&source->cluster);
+    mem_free(source->label);
     mem_free(source->topic);
     mem_free(source->group);
     mem_free(source->messages);
@@ -284,7 +287,7 @@ static int put_fixed(struct kafka_source *source, rd_kafka_conf_t *conf, const c
         {"session.timeout.ms", NULL, session_ms},
         {"heartbeat.interval.ms", NULL, heartbeat_ms > 0 ? heartbeat_ms : 1},
         {"max.poll.interval.ms", NULL,
-         session_ms > MAX_POLL_INTERVAL_MS ? session_ms : MAX_POLL_INTERVAL_MS},
+         2 * session_ms > MAX_POLL_MIN_MS ? 2 * session_ms : MAX_POLL_MIN_MS},
         {"queued.min.messages", NULL, KAFKA_QUEUE_RECORDS},
     };
 
@@ -310,18 +313,6 @@ static void on_error(rd_kafka_t *rk, int err, const char *text, void *opaque)
     kafka_consumer_error(opaque, err, text);
 }
 
-/* The probe's errors are the reason why the cluster is still waited for. */
-static void on_probe_error(rd_kafka_t *rk, int err, const char *text, void *opaque)
-{
-    struct kafka_source *source = opaque;
-
-    (void)rk;
-    err_set(&source->last_error, ERR_UNAVAILABLE, "%s", text);
-    if (kafka_error_denied(err))
-        kafka_source_fail(source, ERR_DENIED, "Kafka cluster '%s': %s", source->cluster.address,
-                          text);
-}
-
 static int make_conf(struct kafka_source *source, const char *reset, struct err_text *why)
 {
     rd_kafka_conf_t *conf;
@@ -344,23 +335,11 @@ static int make_conf(struct kafka_source *source, const char *reset, struct err_
     return rv;
 }
 
-static int make_probe(struct kafka_source *source, struct err_text *why)
-{
-    rd_kafka_conf_t *conf;
-    int rv = kafka_conf_new(&conf, &source->cluster, why);
-
-    if (rv)
-        return rv;
-    rd_kafka_conf_set_opaque(conf, source);
-    rd_kafka_conf_set_error_cb(conf, on_probe_error);
-    /* A consumer's request for metadata does not create the topic; a producer's might. */
-    return kafka_client_new(&source->probe, RD_KAFKA_CONSUMER, conf, why);
-}
-
 static void init_state(struct kafka_source *source, const struct kafka_source_options *options)
 {
     source->base.ops = &ops;
     kafka_cluster_copy(&source->cluster, &options->cluster);
+    source->label = kafka_cluster_label(&options->cluster);
     source->topic = mem_strdup(options->topic);
     source->group = mem_strdup(options->group);
     source->session_timeout_ms = options->session_timeout_ms;
@@ -386,7 +365,7 @@ int kafka_source_new(struct topic_source **out, const struct kafka_source_option
     if (!rv)
         rv = make_conf(source, options->auto_offset_reset, why);
     if (!rv)
-        rv = make_probe(source, why);
+        rv = kafka_probe_new(&source->probe, &source->cluster, why);
     if (rv) {
         op_destroy(&source->base);
         return rv;

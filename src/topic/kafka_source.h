@@ -8,6 +8,7 @@
  *   kafka_commit.c   the commit in flight and the ones that wait
  *   kafka_offsets.c  asking Kafka where partitions stand
  *   kafka_helper.c   the helper thread: asks, watermarks, nudges
+ *   kafka_balance.c  do the partitions divide evenly among the group's members?
  *
  * Threads. The consumer thread alone changes the list of partitions and talks to the group. The
  * engine thread leaves commits, asks and answers in fields under `lock`; the helper thread blocks
@@ -20,7 +21,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "topic/kafka_conf.h"
+#include "topic/kafka_probe.h"
 
 #define KAFKA_BATCH_RECORDS   512
 #define KAFKA_POLL_EVERY_MS   100 /* of the main queue, whatever happens */
@@ -55,17 +56,20 @@ struct kafka_partition {
 struct kafka_source {
     struct topic_source base;
     struct kafka_cluster cluster;
+    char *label; /* of the cluster, in messages */
     char *topic, *group;
     enum { KAFKA_RESET_LOW, KAFKA_RESET_HIGH, KAFKA_RESET_ERROR } reset;
     uint32_t session_timeout_ms;
     uint64_t prefetch_bytes;
     rd_kafka_conf_t *conf; /* of the consumer, until it is made */
-    rd_kafka_t *probe;     /* answers what the consumer's configuration depends on; then freed */
+    struct kafka_probe
+        *probe; /* answers what the consumer's configuration depends on; then freed */
     struct topic_source_events events;
 
     bool started;
     pthread_t consumer, helper;
     atomic_bool stopping, failed;
+    atomic_bool returned; /* the topic was gone and is there again */
     _Atomic int64_t stop_by_ms;
     int event_fd;  /* all queues and the engine wake the consumer thread by it */
     int helper_fd; /* wakes the helper thread */
@@ -82,7 +86,6 @@ struct kafka_source {
     int64_t retry_ms;     /* no commit before */
     int64_t backoff_ms;
     int64_t error_warned_ms, commit_warned_ms, offsets_warned_ms;
-    struct err_text last_error;
     rd_kafka_message_t **messages;
     struct topic_record *records;
     struct topic_header *headers; /* of the batch's records, one after the other */
@@ -93,7 +96,14 @@ struct kafka_source {
     size_t partition_count;
     int32_t *asks; /* oldest first, each partition once: their number bounds it */
     size_t ask_count, ask_cap;
-    bool missing; /* the topic is gone */
+    bool missing;  /* the topic is gone */
+    bool reshared; /* partitions were assigned: look how they divide */
+
+    /* Helper thread only. */
+    int told_partitions, told_members; /* the last division that was looked at */
+    int balance_tries;
+    bool gone; /* the cluster said that the topic is not there */
+    int64_t missing_warned_ms;
 };
 
 /* kafka_source.c */
@@ -103,6 +113,7 @@ struct kafka_partition *kafka_source_find(struct kafka_source *source, int32_t i
 void kafka_source_fail(struct kafka_source *source, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void kafka_source_wake_helper(struct kafka_source *source);
+void kafka_source_wake_consumer(struct kafka_source *source);
 /* Consumer thread: waits for anything, at most until `until_ms`. */
 void kafka_source_sleep(struct kafka_source *source, int64_t until_ms);
 /* No more work: stopped, or failed. */
@@ -130,6 +141,8 @@ void kafka_group_leave(struct kafka_source *source);
 int64_t kafka_commit_serve(struct kafka_source *source);
 /* Nothing of partitions that are being revoked is in flight or waits. */
 bool kafka_commit_settled(struct kafka_source *source);
+/* What waits is not sent any more: it was meant for a topic that is gone. */
+void kafka_commit_forget(struct kafka_source *source);
 
 /* kafka_offsets.c; any thread */
 struct kafka_offsets {
@@ -145,6 +158,15 @@ int kafka_offsets_ask(struct kafka_source *source, const int32_t *ids, size_t co
 /* One ListOffsets request a leader: timestamp RD_KAFKA_OFFSET_BEGINNING or _END. -1: not known. */
 void kafka_offsets_mark(struct kafka_source *source, const int32_t *ids, size_t count,
                         int64_t timestamp, int64_t *out);
+
+/* Number of partitions of the topic; 0: not there; ERR_UNAVAILABLE: not known. Blocks. */
+int kafka_offsets_partitions(struct kafka_source *source);
+
+/* kafka_balance.c; helper thread */
+/* Warns if the topic's partitions do not divide evenly among those who consume it, once per change.
+ * Blocks in up to two requests. Returns when to look again: CLOCK_NEVER, or soon if it could not be
+ * told. */
+int64_t kafka_balance_look(struct kafka_source *source);
 
 /* kafka_helper.c */
 void *kafka_helper_main(void *source);

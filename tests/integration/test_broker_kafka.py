@@ -30,7 +30,7 @@ def wait_all_committed(kafka, b, timeout_s=20):
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
-def test_record_sets_of_every_compression(kafka, broker, grpc_client, codec):
+def test_weakness_15_record_sets_of_every_compression(kafka, broker, grpc_client, codec):
     b = broker(kafka=kafka)
     kafka.produce(b.topic, payloads(200, kwargs={"text": "x" * 500}),
                   config={"compression.type": codec, "linger.ms": 50})
@@ -195,7 +195,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_message_is_dead_lettered_and_the_partition_goes_on(kafka, broker, grpc_client, what):
+def test_weakness_03_bad_message_is_dead_lettered_and_the_partition_goes_on(kafka, broker, grpc_client, what):
     payload, reason = BAD[what]
     b = broker(kafka=kafka)
     before, after = activation(id="before"), activation(id="after")
@@ -230,7 +230,7 @@ def test_oversized_message(kafka, broker, grpc_client):
     assert b.sql("SELECT count(*) FROM taskmill_outbox") == [(1,)]
 
 
-def test_many_bad_messages_pass_quickly(kafka, broker, grpc_client):
+def test_weakness_24_many_bad_messages_pass_quickly(kafka, broker, grpc_client):
     b = broker(kafka=kafka)
     kafka.produce(b.topic, [b"\xff" * 50] * 5000 + [activation(id="after").SerializeToString()])
     start = time.monotonic()
@@ -280,7 +280,7 @@ def drain(b, count, threads=3):
     return sorted(times)
 
 
-def test_max_pending_count_holds(kafka, broker, grpc_client):
+def test_weakness_22_a_batch_larger_than_max_pending_count_is_split(kafka, broker, grpc_client):
     b = broker(kafka=kafka, partitions=2, config={"max_pending_count": 100})
     kafka.produce(b.topic, payloads(3000))
     wait_for(lambda: b.statuses() == {"Pending": 100}, "a full store")

@@ -214,7 +214,7 @@ def test_second_broker_takes_over_when_the_first_goes(broker):
         assert client.get_task().id == "x"
 
 
-def test_missing_topic(kafka, broker):
+def test_weakness_16_missing_topic_at_the_start(kafka, broker):
     b = broker(kafka=kafka, start=False)
     b.config["kafka_topic"] = "no-such-topic"
     refuses_to_start(b, "no-such-topic", kafka.bootstrap, timeout_s=30)

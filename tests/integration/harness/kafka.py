@@ -25,9 +25,10 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listeners}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={folder}/data
 auto.create.topics.enable=false
@@ -75,12 +76,16 @@ class Committed:
 
 
 class Kafka:
-    """`bootstrap` is the address. start(), stop(), kill9() may be repeated; the data and the port stay."""
+    """`bootstrap` is the address. start(), stop(), kill9() may be repeated; the data and the port stay.
 
-    def __init__(self, folder, heap_mb=384):
+    `listeners` are further ones, named by their security protocol: their addresses are in
+    `addresses`. `properties` is text for the server's configuration.
+    """
+
+    def __init__(self, folder, heap_mb=384, listeners=(), properties=""):
         self.folder = folder
-        self.port = free_port()
-        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in ("PLAINTEXT", *listeners)}
+        self.bootstrap = self.addresses["PLAINTEXT"]
         self._heap_mb = heap_mb
         self._process = None
         self._kept_producer = None
@@ -91,7 +96,8 @@ class Kafka:
                                    "reconnect.backoff.max.ms": 200})
         folder.mkdir(parents=True, exist_ok=True)
         self._config.write_text(PROPERTIES.format(
-            port=self.port, controller_port=free_port(), folder=folder))
+            listeners=",".join(f"{name}://{it}" for name, it in self.addresses.items()),
+            controller_port=free_port(), folder=folder) + properties)
         self._format()
 
     # --- the process
