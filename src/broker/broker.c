@@ -518,8 +518,25 @@ static void hand_over(struct broker *broker, struct engine_rules *rules)
     inbox_push(&broker->inbox, &rules->event.node);
 }
 
+/* A certificate is renewed under its old name; one that cannot be used changes nothing. */
+static void reload_tls(struct broker *broker)
+{
+    struct err_text why;
+
+    if (rpc_server_reload_tls(service_server(broker->service), &why) != 0)
+        log_error(TARGET, NULL, "certificates not reloaded, the old ones stay in use: %s", why.s);
+    else
+        log_info(TARGET, NULL, "certificates reloaded");
+}
+
 void broker_reload(struct broker *broker)
 {
+    bool has_tls = broker->service && broker->cfg->grpc_tls_certificate_location;
+
+    if (has_tls)
+        reload_tls(broker);
+    if (!broker->cfg->runtime_config_path && has_tls)
+        return;
     if (!broker->cfg->runtime_config_path)
         log_info(TARGET, NULL, "nothing to reload: runtime_config_path is not set");
     else if (!broker->stopping)

@@ -29,7 +29,8 @@ uint16_t broker_port(const struct broker *broker);
  * is due; broker_tick must be called then, and at least every 500 ms. */
 int broker_fd(const struct broker *broker);
 void broker_tick(struct broker *broker);
-/* Reads the file of runtime_config_path now (it is read every 60 s, too). */
+/* Reads the file of runtime_config_path now (it is read every 60 s, too), and the files of
+ * grpc_tls_*, for new connections. */
 void broker_reload(struct broker *broker);
 /* NULL while all is well. */
 const char *broker_failure(struct broker *broker);

@@ -21,7 +21,8 @@ enum {
     DRAIN_NOTICE_MS = 1000, /* how long a peer has to acknowledge the first GOAWAY's PING */
     /* A header block of this many times the limit is no mistake any more: the connection ends. */
     HEADER_ABUSE_FACTOR = 8,
-    /* Frames that cost us something and bring nothing (SETTINGS, PRIORITY, empty DATA, unknown). */
+    /* Frames that cost us something and bring nothing (PING, SETTINGS, PRIORITY, empty
+     * DATA, unknown). */
     NUISANCES_PER_S = 1000,
     NUISANCES_BURST = 10000,
     RESET_BURST_FACTOR = 10
@@ -94,7 +95,8 @@ int conn_start(struct conn *conn)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
 
     list_push_back(&thread->conns, &conn->in_thread);
-    conn->accepted_ms = conn->idle_since_ms = conn->progress_ms = thread->now_ms;
+    conn->accepted_ms = conn->idle_since_ms = thread->now_ms;
+    conn->progress_ms = conn->reply_ms = thread->now_ms;
     conn->resets =
         rate_new(limits->resets_per_s, limits->resets_per_s * RESET_BURST_FACTOR, thread->now_ms);
     conn->nuisances = rate_new(NUISANCES_PER_S, NUISANCES_BURST, thread->now_ms);
@@ -553,6 +555,8 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     case NGHTTP2_PING:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)
             end_drain_notice(conn);
+        else
+            count_nuisance(conn);
         break;
     case NGHTTP2_WINDOW_UPDATE:
     case NGHTTP2_GOAWAY:
@@ -665,16 +669,27 @@ static void check_time_to_go(struct conn *conn)
     conn_drain(conn);
 }
 
+/* While the socket is blocked its bytes count; else replies, which wait for the peer's windows: a
+ * peer that keeps them closed is not excused by other frames that it reads. */
+static bool is_stalled(const struct conn *conn)
+{
+    int64_t limit_ms = conn->thread->server->limits.write_timeout_ms;
+    int64_t now_ms = conn->thread->now_ms;
+
+    if (conn->backlog.len > 0)
+        return now_ms - conn->progress_ms >= limit_ms;
+    return conn->reply_bytes > 0 && now_ms - conn->reply_ms >= limit_ms;
+}
+
 void conn_check(struct conn *conn)
 {
     const struct rpc_limits *limits = &conn->thread->server->limits;
     int64_t now_ms = conn->thread->now_ms;
-    bool owes_bytes = conn->backlog.len > 0 || conn->reply_bytes > 0;
 
     check_bodies(conn, now_ms);
     if (!conn->has_preface && now_ms - conn->accepted_ms >= limits->preface_timeout_ms)
         conn_fail(conn, "no HTTP/2 preface in time");
-    else if (owes_bytes && now_ms - conn->progress_ms >= limits->write_timeout_ms)
+    else if (is_stalled(conn))
         conn_fail(conn, "peer takes no bytes");
     else if (conn->is_aged && now_ms - conn->notice_ms >= limits->age_grace_ms)
         conn_fail(conn, "its age and its grace are over");

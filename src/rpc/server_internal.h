@@ -223,7 +223,8 @@ struct conn {
     size_t reply_bytes;       /* of replies that are not yet frames */
     int64_t accepted_ms;
     int64_t idle_since_ms; /* CLOCK_NEVER while streams are open */
-    int64_t progress_ms;   /* last time the peer took anything, or nothing was there to take */
+    int64_t progress_ms;   /* last time the kernel took bytes of the backlog, or it was empty */
+    int64_t reply_ms;      /* last time replies became frames, or there were none */
     int64_t notice_ms;
     int64_t age_due_ms; /* CLOCK_NEVER: without limit */
     struct rate resets, nuisances;

@@ -90,7 +90,7 @@ int send_data_frame(nghttp2_session *session, nghttp2_frame *frame, const uint8_
     append_reply(call, out, len);
     conn->queued += len;
     conn->reply_bytes -= len;
-    conn->progress_ms = conn->thread->now_ms;
+    conn->reply_ms = conn->thread->now_ms;
     return 0;
 }
 
@@ -98,8 +98,8 @@ static void count_reply(struct rpc_call *call)
 {
     struct conn *conn = call->conn;
 
-    if (conn->reply_bytes == 0 && !conn->is_blocked)
-        conn->progress_ms = conn->thread->now_ms;
+    if (conn->reply_bytes == 0)
+        conn->reply_ms = conn->thread->now_ms;
     conn->reply_bytes += call->reply_len;
     if (conn->reply_bytes + conn->backlog.len > conn->thread->server->limits.outbound_bytes)
         conn_fail(conn, "peer takes replies too slowly");
@@ -328,6 +328,7 @@ static void write_frames(struct conn *conn)
         size_t done = write_some(conn, out->ptr, out->len);
         if (done < out->len) {
             buf_append(&conn->backlog, out->ptr + done, out->len - done);
+            conn->progress_ms = conn->thread->now_ms;
             return;
         }
         if (!has_more)

@@ -32,12 +32,13 @@ from clients.http2 import (
     START,
     WINDOW_UPDATE,
     frame,
+    Headers,
     headers,
     literal,
     read_frames,
     request,
 )
-from harness.broker import Broker
+from harness.broker import Broker, program
 from harness.process import wait_for
 from harness.rpc import COMPLETE, CONSUMER, HEALTH, Client, activation
 
@@ -157,6 +158,132 @@ def test_hmac_big_body_of_a_stranger(broker, grpc_client):
         assert status_of(lambda: stranger.raw(GET_TASK, b"x" * 4000000, timeout_s=20))[0] == \
             "UNAUTHENTICATED"
     assert grpc_client(b, secret="secret").get_task(timeout_s=0.3) is None
+
+
+# --- authentication, where the original breaks
+
+
+def test_weakness_20_signed_body_under_five_bytes_gets_an_answer(broker, grpc_client):
+    """The original panics; here every body has a status, signed or not, and the broker goes on."""
+    b = broker(config={"grpc_shared_secret": ["secret"], "grpc_long_poll_ms": 0})
+
+    def status(body, signature, path=GET_TASK):
+        """Raw, so that the body can be cut anywhere; the grpc-status of the answer."""
+        extra = literal(b"sentry-signature", signature) if signature is not None else b""
+        with socket.create_connection(("127.0.0.1", b.port), timeout=10) as connection:
+            connection.sendall(START + request(1, path.encode(), body, extra=extra))
+            for kind, flags, stream, payload in read_frames(connection):
+                assert (kind, stream) != (RST_STREAM, 1), "a reset in place of an answer"
+                if kind == HEADERS and stream == 1 and flags & END_STREAM:
+                    return Headers().decode(payload)["grpc-status"]
+        raise AssertionError("no answer")
+
+    def sign(message, path=GET_TASK):
+        return hmac.new(b"secret", path.encode() + b":" + message, hashlib.sha256).hexdigest().encode()
+
+    reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    for length in range(5):
+        for signature in (sign(b""), b"0" * 64, b""):
+            for path in (GET_TASK, "/no.such/Method", reflection):
+                assert status(b"\0" * length, signature, path) in ("13", "16"), (length, signature, path)
+        assert status(b"\0" * length, None) == "16"
+    assert status(b"\0\0\0\0\0", sign(b"")) == "5"
+    with grpc_client(b, secret="secret") as client:
+        assert client.get_task() is None
+        assert client.health() == "SERVING"
+
+
+def test_weakness_41_a_signature_stays_good_for_its_own_call_only(broker, grpc_client):
+    """There is no protection against a replay, as there is none in the original; but a signature of
+    one call is worth nothing for another, and strangers' paths leave nothing behind."""
+    b = broker(config={"grpc_shared_secret": ["secret"], "grpc_long_poll_ms": 0})
+    client = grpc_client(b)
+    digest = hmac.new(b"secret", GET_TASK.encode() + b":", hashlib.sha256).hexdigest()
+    metadata = [("sentry-signature", digest)]
+    for _ in range(2):
+        assert status_of(lambda: client.raw(GET_TASK, b"", metadata=metadata))[0] == "NOT_FOUND"
+    assert status_of(lambda: client.raw(f"/{CONSUMER}/SetTaskStatus", b"", metadata=metadata))[0] == \
+        "UNAUTHENTICATED"
+    assert status_of(lambda: client.raw(GET_TASK, b"\x0a\x00", metadata=metadata))[0] == "UNAUTHENTICATED"
+
+    def memory():
+        return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{b.pid}/status").read())[1])
+
+    def strangers(first):
+        for i in range(first, first + 1000):
+            with pytest.raises(grpc.RpcError):
+                client.raw(f"/stranger.{i:0200d}/Method", b"", metadata=metadata)
+
+    strangers(0)
+    before = memory()
+    strangers(1000)
+    assert memory() - before < 1024, "KiB that paths of strangers left"
+
+
+# --- deadlines, texts, age
+
+
+def test_grpc_timeout_is_honoured(broker):
+    """By a client without a clock of its own: the broker answers a held call when its time is over."""
+    b = broker(config={"grpc_long_poll_ms": 60000})
+    for timeout, least_s in ((b"1m", 0), (b"400m", 0.1), (b"1S", 0.5)):
+        with socket.create_connection(("127.0.0.1", b.port), timeout=20) as connection:
+            start = time.monotonic()
+            connection.sendall(START + grpc_request(1, MESSAGE, extra=literal(b"grpc-timeout", timeout)))
+            payload = next(f[3] for f in read_frames(connection) if f[0] == HEADERS and f[2] == 1)
+        seen = Headers().decode(payload)
+        # Nothing to do before the end of the time, or the end itself.
+        assert seen["grpc-status"] in ("5", "1"), seen
+        assert seen["grpc-message"] in ("No%20pending%20activations", "Timeout%20expired")
+        assert least_s <= time.monotonic() - start < 15
+
+
+def test_texts_are_percent_encoded(broker, grpc_client):
+    """A newline, a percent sign and UTF-8 in grpc-message; our own client shows them decoded."""
+    b = broker()
+    client = grpc_client(b)
+    topic = "größe 100 %\n"
+    code, details = status_of(lambda: client.enqueue([activation()], topic=topic))
+    assert code == "INVALID_ARGUMENT" and "%25" not in details
+    with socket.create_connection(("127.0.0.1", b.port), timeout=10) as connection:
+        connection.sendall(START + request(1, f"/{CONSUMER}/SetTaskStatus".encode(), b"\0\0\0\0\2\x10\x01"))
+        payload = next(f[3] for f in read_frames(connection) if f[0] == HEADERS and f[2] == 1)
+    seen = Headers().decode(payload)
+    assert seen["grpc-status"] == "3" and " " not in seen["grpc-message"]  # trailers only
+    sent = subprocess.run([program(), "send", "ns:task", "--rpc-host", b.address, "--topic", "no such"],
+                          capture_output=True, text=True, timeout=30)
+    assert sent.returncode == 1 and "topic is not one that" in sent.stderr and "%20" not in sent.stderr
+
+
+@pytest.mark.parametrize("config", [{"grpc_max_connection_age_ms": 300}, {"grpc_max_connection_idle_ms": 100}])
+def test_connections_that_are_told_to_go_cost_no_call(broker, grpc_client, config):
+    """grpcio moves to a new connection without a caller seeing an error; held calls finish."""
+    b = broker(config={**config, "grpc_long_poll_ms": 150})
+    client = grpc_client(b)
+    went = []
+    client.channel.subscribe(lambda state: went.append(state) if state == grpc.ChannelConnectivity.IDLE else None)
+
+    def work():
+        id = client.enqueue([activation()], timeout_s=20).ids[0]
+        assert client.get_task(timeout_s=20).id == id
+        assert client.get_task(timeout_s=20) is None  # held for a while
+        client.set_status(id, COMPLETE, timeout_s=20)
+        if "grpc_max_connection_idle_ms" in config:
+            before = len(went)
+            wait_for(lambda: len(went) > before, "the idle connection to end", 20)
+        return len(went) >= 3
+
+    wait_for(work, lambda: f"three new connections, not {len(went)}", 60)
+    assert b.statuses() == {}
+
+
+def test_connections_live_for_ever_by_default(broker):
+    b = broker()
+    with socket.create_connection(("127.0.0.1", b.port), timeout=0.5) as connection:
+        connection.sendall(START)
+        with pytest.raises(TimeoutError):
+            for kind, *_ in read_frames(connection):
+                assert kind != GOAWAY
 
 
 # --- strangers

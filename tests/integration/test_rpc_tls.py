@@ -2,6 +2,7 @@
 """TLS and mTLS on the broker's port: with grpcio, with our own client, and files that are wrong."""
 
 import os
+import signal
 import subprocess
 
 import grpc
@@ -146,6 +147,29 @@ def test_worker_and_send(certs, tls_broker, tmp_path):
         wait_for(lambda: b.statuses() == {}, "its report", 20)
     finally:
         worker.stop()
+
+
+def test_sighup_takes_renewed_certificates(certs, tls_broker, tmp_path):
+    pem, key = tmp_path / "broker.pem", tmp_path / "broker.key"
+
+    def install(pair):
+        pem.write_bytes(pair[0].read_bytes())
+        key.write_bytes(pair[1].read_bytes())
+
+    install(certs.server)
+    b = tls_broker(certs.config(server=(pem, key)), "--tls-ca", certs.ca.pem)
+    with Client(b.address, credentials=credentials(certs.ca)) as old:
+        assert old.health() == "SERVING"
+        pem.write_text("garbage")
+        b.signal(signal.SIGHUP)
+        b.wait_log(f"the old ones stay in use: {pem}: not a usable certificate")
+        assert outcome(b.address, credentials(certs.ca)) == "SERVING"
+        install(certs.other_ca.issue("renewed", ["IP:127.0.0.1"]))
+        b.signal(signal.SIGHUP)
+        b.wait_log("certificates reloaded")
+        assert outcome(b.address, credentials(certs.other_ca)) == "SERVING"
+        assert outcome(b.address, credentials(certs.ca)) == "UNAVAILABLE"
+        assert old.health() == "SERVING", "an open connection keeps what it has"
 
 
 @pytest.mark.parametrize("change, named, text", [

@@ -3,6 +3,8 @@
 
 import struct
 
+import hpack
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
@@ -30,6 +32,16 @@ def request(stream, path, body, **fields):
 
 
 START = PREFACE + frame(SETTINGS, 0, 0)
+
+
+class Headers:
+    """What a connection's HEADERS frames say, decoded in their order."""
+
+    def __init__(self):
+        self._decoder = hpack.Decoder()
+
+    def decode(self, payload):
+        return dict(self._decoder.decode(payload))
 
 
 def read_frames(connection):

@@ -419,6 +419,34 @@ static void closed_window_times_out(void **state)
     leave(&scene);
 }
 
+/* Frames that it does read are no excuse. */
+static void closed_window_times_out_despite_pings(void **state)
+{
+    (void)state;
+    struct rpc_limits limits = {.write_timeout_ms = 50};
+    struct scene scene = enter(&limits);
+    struct fixture *f = scene.fixture;
+    struct peer_frame frame;
+
+    peer_hello(scene.peer);
+    peer_frame(scene.peer, NGHTTP2_SETTINGS, 0, 0, bytes_of("\0\x04\0\0\0\0", 6));
+    peer_request(scene.peer, 1, SIZE_PATH, 0);
+    peer_data(scene.peer, 1,
+              bytes_of("\0\0\0\0\2"
+                       "10",
+                       7),
+              true);
+    for (int64_t end_ms = clock_boot_ms() + PEER_WAIT_S * 1000; clock_boot_ms() < end_ms;) {
+        if (!peer_frame(scene.peer, NGHTTP2_PING, 0, 0, bytes_str("12345678")) ||
+            !peer_expect(scene.peer, NGHTTP2_PING, 0, &frame))
+            break;
+        struct pollfd pause = {.fd = -1};
+        (void)poll(&pause, 1, 5); /* so that the limit of useless frames is not what ends it */
+    }
+    fixture_wait(f, &f->unsent, 1);
+    leave(&scene);
+}
+
 /* The peer opens all windows but reads nothing: the socket fills. */
 static void stalled_reader_times_out(void **state)
 {
@@ -625,6 +653,7 @@ int main(void)
         cmocka_unit_test(slow_bodies_time_out),
         cmocka_unit_test(slow_headers_time_out),
         cmocka_unit_test(closed_window_times_out),
+        cmocka_unit_test(closed_window_times_out_despite_pings),
         cmocka_unit_test(stalled_reader_times_out),
         cmocka_unit_test(replies_for_a_slow_peer_are_bounded),
         cmocka_unit_test(idle_connections_are_told_to_go),
