@@ -200,6 +200,8 @@ static int forward(struct engine *engine, struct task *task, struct sweep *sweep
     return 0;
 }
 
+/* A walk that is not over leaves no room for forwarding: by then everything that was gathered under
+ * other rules has been looked at again. */
 int engine_sweep(struct engine *engine)
 {
     struct sweep sweep = {0};

@@ -495,6 +495,40 @@ static void a_demotion_that_ends_leaves_the_rest(void **state)
     world_expect_claim(world, "t1024");
 }
 
+/* Gathered under rules that are gone: looked at again, however many stand before them. */
+static void what_was_gathered_obeys_the_new_rules(void **state)
+{
+    struct world *world = WORLD(state);
+    world->options.limits.pending_max = 20000;
+    world_start(world);
+    for (int i = 0; i < 12000; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "t%d", i);
+        world_task_at(world, i, id);
+    }
+    world_settle(world);
+    world->produce_code = ERR_FULL;
+    post_rules(world, "", "ns");
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(world_turn(world), 0);
+    int64_t left = rows(world);
+    assert_true(left > 8192 && left < 12000);
+    struct engine_rules *rules = rules_of("other", "ns");
+    rules->forwards = false;
+    world_post(world, &rules->event);
+    world_settle(world);
+    assert_int_equal(rows(world), left);
+    assert_null(inflight_first_barred(world->engine->inflight));
+    post_rules(world, "", "ns");
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(world_turn(world), 0);
+    int64_t forwarded = (int64_t)world_counts(world).forwarded;
+    post_rules(world, "ns.task", "ns");
+    world_settle(world);
+    assert_int_equal(world_counts(world).forwarded, forwarded); /* killed comes before demoted */
+    assert_int_equal(rows(world), 0);
+}
+
 /* --- tasks of the broker's own ---------------------------------------------------------------- */
 
 static void a_task_put_in_by_hand(void **state)
@@ -543,6 +577,7 @@ int main(void)
         TEST(copies_of_a_living_task_are_not_forwarded),
         TEST(killed_comes_before_demoted_and_expired),
         TEST(a_demotion_that_ends_leaves_the_rest),
+        TEST(what_was_gathered_obeys_the_new_rules),
         TEST(a_task_put_in_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

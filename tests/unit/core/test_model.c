@@ -291,6 +291,11 @@ static void same_all(const struct model *m)
     for (const struct model_task *t = m->tasks; t < m->tasks + TASKS; t++)
         if (t->used)
             same_task(t);
+    size_t walked = 0;
+    inflight_walk_start(m->inflight);
+    for (const struct task *t; (t = inflight_walk_next(m->inflight)); walked++)
+        assert_int_equal(t->end, TASK_LIVE);
+    assert_int_equal(walked, counts_of(m->inflight).tasks);
     for (const struct model_claim *c = m->claims; c < m->claims + CLAIMS; c++)
         assert_int_equal(c->real.queue != NULL, c->held);
     same_counts(m);
@@ -393,6 +398,8 @@ static void do_claim(struct model *m, bool hold)
 static void do_cancel(struct model *m)
 {
     struct model_claim *c = &m->claims[roll(m, CLAIMS)];
+    /* A cancel brings no time of its own: it counts with that of the event before. */
+    inflight_report(m->inflight, bytes_str("nobody"), REPORT_COMPLETE, NULL, m->now_ms);
     inflight_cancel(m->inflight, &c->real);
     c->held = false;
     if (!c->asked)
@@ -524,6 +531,20 @@ static void do_published(struct model *m)
     same_task(t);
 }
 
+/* A killswitch, or a demoted namespace. */
+static void do_outside(struct model *m, enum task_end how)
+{
+    struct model_task *t = random_live(m);
+    if (!t || t->handed || (how == TASK_FORWARDED && t->state > TASK_DELAY))
+        return;
+    if (how == TASK_KILLED)
+        inflight_kill(m->inflight, t->real, m->now_ms);
+    else
+        inflight_forward(m->inflight, t->real, m->now_ms);
+    end(m, t, how);
+    same_task(t);
+}
+
 static void do_advance(struct model *m)
 {
     uint64_t far = roll(m, 50) == 0 ? PARKED : 800;
@@ -569,8 +590,10 @@ static void step(struct model *m)
         do_give_back(m);
     else if (dice < 80)
         do_ownership(m);
-    else if (dice < 86)
+    else if (dice < 84)
         do_published(m);
+    else if (dice < 86)
+        do_outside(m, dice == 84 ? TASK_KILLED : TASK_FORWARDED);
     else if (dice < 93)
         do_advance(m);
     else
@@ -586,20 +609,20 @@ static void release_all(struct model *m)
 }
 
 /* Every kind of thing did happen, often. */
-static void add_counts(uint64_t seen[10], const struct inflight_counts *counts)
+static void add_counts(uint64_t seen[12], const struct inflight_counts *counts)
 {
-    const uint64_t add[10] = {counts->claimed, counts->given_back,   counts->completed,
+    const uint64_t add[12] = {counts->claimed, counts->given_back,   counts->completed,
                               counts->retried, counts->deadlettered, counts->discarded,
                               counts->expired, counts->foreign,      counts->deadlines_missed,
-                              counts->parked};
-    for (int i = 0; i < 10; i++)
+                              counts->parked,  counts->killed,       counts->forwarded};
+    for (int i = 0; i < 12; i++)
         seen[i] += add[i];
 }
 
 static void test_against_the_model(void **state)
 {
     static struct model model;
-    uint64_t seen[10] = {0};
+    uint64_t seen[12] = {0};
     (void)state;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         print_message("seed %d\n", (int)seed);
@@ -614,7 +637,7 @@ static void test_against_the_model(void **state)
         add_counts(seen, &counts);
         inflight_free(model.inflight);
     }
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 12; i++)
         assert_true(seen[i] > 100);
 }
 
