@@ -52,6 +52,7 @@ struct admin {
 
     /* the thread's own */
     struct rates rates;
+    size_t unsent_bytes; /* of answers; the connections have taken less */
     struct connection connections[ADMIN_CONNECTIONS];
 };
 
@@ -235,6 +236,7 @@ static void tell_started(struct admin *admin, struct status *status, struct buf 
     status->store_path = admin->store_path;
     status->store_max_bytes =
         admin->cfg->store.max_size == CONFIG_NONE ? UINT64_MAX : admin->cfg->store.max_size;
+    status->runtime_path = admin->cfg->runtime_config_path;
     status->embedded = admin->cfg->embedded;
     if (service) {
         status->grpc_address = admin->grpc_address;
@@ -273,21 +275,42 @@ static unsigned tell_status(struct admin *admin, struct buf *out)
 static const struct page {
     const char *path, *content_type;
     unsigned (*tell)(struct admin *admin, struct buf *out); /* the HTTP status */
+    bool large;
 } pages[] = {
-    {"/metrics", PROMETHEUS_CONTENT_TYPE, tell_metrics},
-    {"/healthz", "text/plain; charset=utf-8", tell_health},
-    {"/readyz", "text/plain; charset=utf-8", tell_readiness},
-    {"/status.json", "application/json", tell_status},
+    {"/metrics", PROMETHEUS_CONTENT_TYPE, tell_metrics, true},
+    {"/healthz", "text/plain; charset=utf-8", tell_health, false},
+    {"/readyz", "text/plain; charset=utf-8", tell_readiness, false},
+    {"/status.json", "application/json", tell_status, true},
 };
 
-static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status,
-                              const char *content_type, struct buf *body)
+/* What one connection is given; freed when it has been sent, or never will be. */
+struct body {
+    struct admin *admin;
+    struct buf text;
+};
+
+static void free_body(void *arg)
 {
-    /* MHD_RESPMEM_MUST_COPY: the buffer is not from malloc's family as libmicrohttpd knows it. */
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(body->len, body->ptr, MHD_RESPMEM_MUST_COPY);
-    if (!response)
+    struct body *body = arg;
+    body->admin->unsent_bytes -= body->text.len;
+    buf_free(&body->text);
+    mem_free(body);
+}
+
+/* Takes over the text. */
+static enum MHD_Result answer(struct admin *admin, struct MHD_Connection *connection,
+                              unsigned status, const char *content_type, struct buf *text)
+{
+    struct body *body = mem_zalloc(sizeof *body);
+    *body = (struct body){.admin = admin, .text = *text};
+    *text = (struct buf){0};
+    admin->unsent_bytes += body->text.len;
+    struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback_cls(
+        body->text.len, body->text.ptr, free_body, body);
+    if (!response) {
+        free_body(body);
         return MHD_NO; /* closes the connection */
+    }
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
@@ -298,30 +321,38 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
     return rv;
 }
 
+static unsigned tell(struct admin *admin, const char *method, const char *url,
+                     const char **content_type, struct buf *out)
+{
+    *content_type = "text/plain; charset=utf-8";
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
+        buf_append_str(out, "only GET and HEAD\n");
+        return MHD_HTTP_METHOD_NOT_ALLOWED;
+    }
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+        if (strcmp(url, pages[i].path) != 0)
+            continue;
+        if (pages[i].large && admin->unsent_bytes > ADMIN_ANSWER_BYTES) {
+            buf_append_str(out, "too many answers wait for slow readers\n");
+            return MHD_HTTP_SERVICE_UNAVAILABLE;
+        }
+        *content_type = pages[i].content_type;
+        return pages[i].tell(admin, out);
+    }
+    buf_append_str(out, "there are /metrics /healthz /readyz /status.json\n");
+    return MHD_HTTP_NOT_FOUND;
+}
+
 /* Called first when the headers are there; the answer is given then, whatever a body would say. */
 static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, const char *url,
                               const char *method, const char *version, const char *upload_data,
                               size_t *upload_data_size, void **request)
 {
     (void)version, (void)upload_data, (void)upload_data_size, (void)request;
-    struct buf body = {0};
-    unsigned status = MHD_HTTP_NOT_FOUND;
-    const char *content_type = "text/plain; charset=utf-8";
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
-        status = MHD_HTTP_METHOD_NOT_ALLOWED;
-        buf_append_str(&body, "only GET and HEAD\n");
-    }
-    for (size_t i = 0; i < sizeof pages / sizeof *pages && status == MHD_HTTP_NOT_FOUND; i++) {
-        if (strcmp(url, pages[i].path) == 0) {
-            content_type = pages[i].content_type;
-            status = pages[i].tell(cls, &body);
-        }
-    }
-    if (status == MHD_HTTP_NOT_FOUND)
-        buf_append_str(&body, "there are /metrics /healthz /readyz /status.json\n");
-    enum MHD_Result rv = answer(connection, status, content_type, &body);
-    buf_free(&body);
-    return rv;
+    struct buf text = {0};
+    const char *content_type;
+    unsigned status = tell(cls, method, url, &content_type, &text);
+    return answer(cls, connection, status, content_type, &text);
 }
 
 static void on_connection(void *cls, struct MHD_Connection *connection, void **slot,

@@ -656,6 +656,9 @@ void engine_get_stats(const struct engine *engine, struct engine_stats *out)
     out->store = engine->size;
     out->outbox = engine->outbox.count + engine->outbox_new.count;
     out->publishing = engine->publishing;
+    out->rules = runtime_rule_count(engine->rules);
+    out->demoted_namespaces = runtime_namespace_count(engine->rules);
+    out->sweeping = engine->sweeping;
     if (engine->log) {
         uint64_t bytes;
         embedded_log_size(engine->log, &out->log_records, &bytes);

@@ -279,6 +279,8 @@ struct engine_stats {
     struct inflight_counts inflight;
     enum engine_block block;
     size_t outbox, publishing;
+    size_t rules, demoted_namespaces; /* of the runtime configuration in force */
+    bool sweeping;                    /* it is still being applied to stored rows */
     uint64_t turns, commits, events, rows_written;
     uint64_t records, outboxed, expired_at_intake, done_dropped, delays_cut, offsets_back,
         offsets_jumped;

@@ -62,6 +62,8 @@ static json_t *totals(const struct engine_stats *engine)
         json_object_set_new(object, rate_name(rate), number(values[rate]));
     json_object_set_new(object, "expired", number(engine->inflight.expired));
     json_object_set_new(object, "discarded", number(engine->inflight.discarded));
+    json_object_set_new(object, "killed", number(engine->inflight.killed));
+    json_object_set_new(object, "forwarded", number(engine->inflight.forwarded));
     json_object_set_new(object, "deadlines_missed", number(engine->inflight.deadlines_missed));
     json_object_set_new(object, "duplicates", number(engine->inflight.duplicates));
     return object;
@@ -157,6 +159,19 @@ static json_t *embedded_log(const struct status *status)
     return object;
 }
 
+static json_t *runtime_config(const struct status *status)
+{
+    const struct engine_stats *engine = status->engine;
+    if (!status->runtime_path)
+        return json_null();
+    json_t *object = json_object();
+    json_object_set_new(object, "path", text(status->runtime_path));
+    json_object_set_new(object, "killswitch_rules", number(engine->rules));
+    json_object_set_new(object, "demoted_namespaces", number(engine->demoted_namespaces));
+    json_object_set_new(object, "applying", json_boolean(engine->sweeping));
+    return object;
+}
+
 static json_t *verdict(const struct status_verdict *verdict)
 {
     json_t *object = json_object();
@@ -183,6 +198,7 @@ static void add_started(const struct status *status, const struct rates *rates, 
     json_object_set_new(root, "store", store(status));
     json_object_set_new(root, "topics", topics(status));
     json_object_set_new(root, "embedded_log", embedded_log(status));
+    json_object_set_new(root, "runtime_config", runtime_config(status));
 }
 
 void status_write(const struct status *status, const struct rates *rates, struct buf *out)

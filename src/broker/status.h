@@ -36,6 +36,7 @@ struct status {
     size_t connections, streams;
     const char *store_path;
     uint64_t store_max_bytes; /* UINT64_MAX: no limit */
+    const char *runtime_path; /* NULL: no runtime configuration */
     bool embedded;
     const struct engine_stats *engine;
     const struct status_topic *topics;

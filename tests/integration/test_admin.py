@@ -88,13 +88,16 @@ SCHEMA = {
                             "unconfirmed_at_most_once"), int),
     "oldest_pending_age_s": (*NUMBER, None), "backpressure": (str, None),
     "rates_per_s": dict.fromkeys(EVENTS, WINDOWS),
-    "totals": dict.fromkeys((*EVENTS, "expired", "discarded", "deadlines_missed", "duplicates"), int),
+    "totals": dict.fromkeys((*EVENTS, "expired", "discarded", "killed", "forwarded", "deadlines_missed",
+                             "duplicates"), int),
     "outbox": {"entries": int, "publishing": int},
     "store": {"path": (str, None), "used_bytes": int, "file_bytes": int, "wal_bytes": int,
               "disk_free_bytes": int, "max_bytes": (int, None)},
     "topics": [{"topic": str, "cluster": str, "group": str, "partitions": [
         {"partition": int, "position": int, "committed": (int, None),
          "high_watermark": (int, None), "lag": (int, None)}]}],
+    "runtime_config": ({"path": str, "killswitch_rules": int, "demoted_namespaces": int,
+                        "applying": bool}, None),
     "embedded_log": ({"records": int, "waiting": int}, None),
 }
 
@@ -119,8 +122,11 @@ def check(value, schema, where="status"):
             f"{where}: {value!r}"
 
 
-def test_status_of_an_embedded_broker(broker, grpc_client):
-    b = broker(config={"store": {"max_pending_count": 3}, "max_delay_count": 100})
+def test_status_of_an_embedded_broker(broker, grpc_client, tmp_path):
+    rules = tmp_path / "runtime.yml"
+    rules.write_text("drop_task_killswitch: [a, b]\ndemoted_namespaces: [c]\n")
+    b = broker(config={"store": {"max_pending_count": 3}, "max_delay_count": 100,
+                       "runtime_config_path": str(rules)})
     client = grpc_client(b)
     old = activation(id="old")
     old.received_at.FromSeconds(int(time.time()) - 100)
@@ -142,6 +148,8 @@ def test_status_of_an_embedded_broker(broker, grpc_client):
     assert status["backpressure"] == "pending_limit" and status["embedded_log"]["waiting"] == 1
     assert status["store"]["path"] == str(b.db_path) and status["store"]["used_bytes"] > 4096
     assert status["connections"] == 1 and status["store"]["max_bytes"] == 3000000000
+    assert status["runtime_config"] == {"path": str(rules), "killswitch_rules": 2,
+                                        "demoted_namespaces": 1, "applying": False}
     # An idle engine does not turn: the age grows all the same.
     first = status["oldest_pending_age_s"]
     wait_for(lambda: b.status()["oldest_pending_age_s"] > first + 0.5, "age", 10)

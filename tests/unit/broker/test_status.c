@@ -131,12 +131,18 @@ static void nothing_to_tell_is_null(void **state)
                             .embedded = true,
                             .engine = stats};
     stats->log_waiting = 7;
+    stats->demoted_namespaces = 2;
     json_t *root = write_and_read(&status, &rates);
 
     assert_true(json_is_null(at(root, "backpressure", NULL)));
     assert_true(json_is_null(at(root, "oldest_pending_age_s", NULL)));
     assert_true(json_is_null(at(root, "grpc_address", NULL)));
     assert_int_equal(int_at(root, "embedded_log", "waiting"), 7);
+    assert_true(json_is_null(at(root, "runtime_config", NULL)));
+    json_decref(root);
+    status.runtime_path = "/etc/runtime.yml";
+    root = write_and_read(&status, &rates);
+    assert_int_equal(int_at(root, "runtime_config", "demoted_namespaces"), 2);
     json_decref(root);
     mem_free(stats);
 }
