@@ -41,6 +41,7 @@ from clients.http2 import (
 from harness.broker import Broker, program
 from harness.process import wait_for
 from harness.rpc import COMPLETE, CONSUMER, HEALTH, Client, activation
+from harness.worker import Worker
 
 pytestmark = pytest.mark.alone
 
@@ -275,6 +276,23 @@ def test_connections_that_are_told_to_go_cost_no_call(broker, grpc_client, confi
 
     wait_for(work, lambda: f"three new connections, not {len(went)}", 60)
     assert b.statuses() == {}
+
+
+def test_our_worker_lives_with_the_age_of_connections(broker, tmp_path):
+    """It may meet UNAVAILABLE between two connections; every task still runs and is reported."""
+    b = broker(config={"grpc_max_connection_age_ms": 300, "grpc_long_poll_ms": 150})
+    commands = {"application": "app", "namespaces": {"ns": {"tasks": {
+        "ns.note": {"command": ["sh", "-c", f"echo x >> {tmp_path}/ran"]}}}}}
+    worker = Worker(tmp_path / "worker", [b.address], commands)
+    sent, end = 0, time.monotonic() + 2  # several ages
+    with b.client() as client:
+        while time.monotonic() < end:
+            client.enqueue([activation("ns.note") for _ in range(10)], timeout_s=20)
+            sent += 10
+            wait_for(lambda: b.statuses() == {}, "all reports", 60)
+    assert (tmp_path / "ran").read_text().count("x") == sent
+    print(sent, worker.log())
+    worker.stop()
 
 
 def test_connections_live_for_ever_by_default(broker):
