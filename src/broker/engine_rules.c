@@ -25,7 +25,7 @@
 
 /* A turn's share of a sweep: rows looked at, rows that leave, bytes of payload read. */
 #define SWEEP_LOOKS 4096
-#define SWEEP_ENDS  1024
+#define SWEEP_ENDS  256
 #define SWEEP_BYTES ((size_t)2 << 20)
 
 static bool is_demoted(void *ctx, const struct task *task)

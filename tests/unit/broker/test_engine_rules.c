@@ -492,7 +492,9 @@ static void a_demotion_that_ends_leaves_the_rest(void **state)
     world_settle(world);
     assert_int_equal(rows(world), left);
     assert_null(inflight_first_barred(world->engine->inflight));
-    world_expect_claim(world, "t1024");
+    char next[32];
+    snprintf(next, sizeof next, "t%d", (int)gone);
+    world_expect_claim(world, next);
 }
 
 /* Gathered under rules that are gone: looked at again, however many stand before them. */
