@@ -24,7 +24,8 @@ enum plant {
     PLANT_COMMIT_AFTER_REVOKE = 8,       /* offset commit for a partition that was given up */
     PLANT_NO_CHECKPOINT_AT_START = 9,
     PLANT_DELAY_LOST_AT_LOAD = 10,
-    PLANT_FORWARD_IN_MEMORY = 11 /* a forwarded task is in no file until its topic has it */
+    PLANT_FORWARD_IN_MEMORY = 11, /* a forwarded task is in no file until its topic has it */
+    PLANT_WALL_TIMERS = 12        /* the engine's time follows the wall clock */
 };
 
 #define PLANTED(bug) (TASKMILL_PLANT == (bug))

@@ -577,6 +577,10 @@ static int run_turn(struct engine *engine)
 int engine_turn(struct engine *engine, struct inbox_node *events, int64_t boot_ms, int64_t wall_ms)
 {
     assert(!engine->failed);
+    if (PLANTED(PLANT_WALL_TIMERS)) {
+        int64_t passed_ms = wall_ms - engine->wall_ms;
+        boot_ms = engine->now_ms + (passed_ms > 0 ? passed_ms : 0);
+    }
     assert(boot_ms >= engine->now_ms);
     engine->now_ms = boot_ms;
     engine->wall_ms = wall_ms;

@@ -492,7 +492,11 @@ static int give_back(struct request *request)
         print_given_back(request->path, &result);
     json_decref(count.json);
     offline_close(store);
-    return rv ? cli_error(&request->args, CLI_FAILED, "%s: %s", request->path, why.s) : CLI_OK;
+    if (rv == 0)
+        return CLI_OK;
+    bool named = strncmp(why.s, "database ", strlen("database ")) == 0; /* the store's own errors */
+    return named ? cli_error(&request->args, CLI_FAILED, "%s", why.s)
+                 : cli_error(&request->args, CLI_FAILED, "%s: %s", request->path, why.s);
 }
 
 /* --- command line ---------------------------------------------------------------------------- */

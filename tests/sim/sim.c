@@ -31,7 +31,7 @@ static const char usage[] =
     "  --steps N      steps of a run (1500)\n"
     "  --faults MASK  kinds of trouble, sum of: 1 crash, 2 commit, 4 rebalance, 8 session, 16 "
     "stream,\n"
-    "                 32 report, 64 produce, 128 garbage, 256 rules (511)\n"
+    "                 32 report, 64 produce, 128 garbage, 256 rules, 512 clock (1023)\n"
     "  --trace        with --seed: say on stderr what happens\n"
     "  --find-bug     succeed only if a violation is found (for builds with a planted bug)\n"
     "\n"
@@ -145,6 +145,9 @@ static void step_restart(struct sim *sim)
 static void step_time(struct sim *sim)
 {
     static const int64_t spans[] = {0, 1, 5, 20, 20, 50, 100, 1000};
+    struct sim_node *node = some_node(sim);
+    if (sim->seed % 3 == 0 && sim_trouble(sim, FAULT_CLOCK, 20) && node && !node->crash_in)
+        sim_clock_set(node);
     pass_time(sim, spans[sim_below(sim, sizeof spans / sizeof *spans)]);
 }
 

@@ -46,7 +46,8 @@ enum sim_fault {
     FAULT_PRODUCE = 64,  /* deliveries that fail, or succeed without saying so */
     FAULT_GARBAGE = 128, /* messages that are no activations */
     FAULT_RULES = 256,   /* operators change killswitches and demotions (every other seed) */
-    FAULT_ALL = 511
+    FAULT_CLOCK = 512,   /* wall clocks that are set (every third seed) */
+    FAULT_ALL = 1023
 };
 
 struct sim;
@@ -171,8 +172,9 @@ struct sim_node {
     enum crash_mode crash_mode;
     struct crash_vfs *crash_image;
     bool checking;
-    size_t rule_set;    /* index of the runtime configuration that was posted last */
-    unsigned rule_sets; /* bits: it, and those that may still be in force */
+    size_t rule_set;       /* index of the runtime configuration that was posted last */
+    unsigned rule_sets;    /* bits: it, and those that may still be in force */
+    int64_t wall_error_ms; /* its wall clock minus the world's */
 };
 
 enum sim_verdict { VERDICT_COMPLETE, VERDICT_FAILURE, VERDICT_RETRY };
@@ -210,6 +212,7 @@ struct sim {
     unsigned faults;
     uint64_t steps;
     int64_t boot_ms, wall_ms;
+    int64_t error_low_ms, error_high_ms; /* of all wall clocks so far; 0 is between them */
     struct sim_partition tasks[SIM_PARTITIONS];
     struct sim_node nodes[SIM_NODES];
     int node_count; /* in use */
@@ -294,6 +297,9 @@ void sim_rules_check(struct sim_node *node);
 struct sim_call *sim_worker_call(struct sim_node *node, enum engine_event_kind kind);
 void sim_worker_claim(struct sim_node *node);
 void sim_worker_cancel(struct sim_node *node);
+
+/* sim_clock.c: sets the wall clock of a running broker and checks that nothing moves by it. */
+void sim_clock_set(struct sim_node *node);
 void sim_worker_report_due(struct sim *sim);
 void sim_worker_reply(void *ctx, struct engine_call *call, const struct rpc_reply *reply);
 void sim_worker_release(void *ctx, struct engine_call *call);

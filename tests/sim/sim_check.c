@@ -84,7 +84,7 @@ bool sim_check_may_be_gone(const struct sim *sim, const struct fact *fact)
 {
     if (fact->complete_sent || fact->deadlettered || fact->forwarded || fact->killable)
         return true;
-    if (fact->has_expires && sim->wall_ms >= fact->expires_first_ms)
+    if (fact->has_expires && sim->wall_ms + sim->error_high_ms >= fact->expires_first_ms)
         return true;
     if (fact->retry_sent && !fact->at_most_once && retry_arrived(sim, fact))
         return true;

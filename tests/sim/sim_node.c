@@ -133,7 +133,8 @@ static void create_engine(struct sim_node *node)
                   .source_failed = on_source_failed},
     };
     struct err_text why;
-    if (engine_create(&node->engine, &options, sim->boot_ms, sim->wall_ms, &why))
+    if (engine_create(&node->engine, &options, sim->boot_ms, sim->wall_ms + node->wall_error_ms,
+                      &why))
         sim_violation(sim, "INV-11: node %d does not load: %s", node->index, why.s);
 }
 
@@ -296,7 +297,7 @@ void sim_node_turn(struct sim_node *node)
     node->events = NULL;
     node->events_tail = &node->events;
     sim->result->turns++;
-    int rc = engine_turn(node->engine, events, sim->boot_ms, sim->wall_ms);
+    int rc = engine_turn(node->engine, events, sim->boot_ms, sim->wall_ms + node->wall_error_ms);
     if (node->crash_image) {
         finish_crash(node);
         return;

@@ -102,11 +102,11 @@ static void start_job(struct sim *sim, struct fact *fact, int node)
 
 static void check_grant(struct sim *sim, const struct fact *fact, int node)
 {
-    if (fact->has_delay && sim->wall_ms < fact->delay_until_ms)
+    if (fact->has_delay && sim->wall_ms + sim->error_high_ms < fact->delay_until_ms)
         sim_violation(sim, "task %s handed out %lld ms before its delay is over", fact->id,
                       (long long)(fact->delay_until_ms - sim->wall_ms));
     /* The file keeps the expiry of a row that was not Pending to the second. */
-    if (fact->has_expires && sim->wall_ms >= fact->expires_last_ms + 1000)
+    if (fact->has_expires && sim->wall_ms + sim->error_low_ms >= fact->expires_last_ms + 1000)
         sim_violation(sim, "task %s handed out after it expired", fact->id);
     if (fact->at_most_once && fact->handed)
         sim_violation(sim, "INV-4: at-most-once task %s handed out a second time, by node %d",

@@ -2,6 +2,8 @@
 /* Opening, owning, transactions, other programs at the same file. */
 #include "fixture.h"
 
+#include <dirent.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 static void insert(struct store *store, int64_t rowid, const char *id)
@@ -58,6 +60,67 @@ static void lock_ends_with_its_process(void **state)
     assert_int_equal(status, 0);
     f->store = fixture_open_path(f->path);
     assert_int_equal(store_next_rowid(f->store), 1);
+}
+
+/* How many descriptors of this process lead to a file of that name, removed or not. */
+static int opened_by(pid_t pid, const char *name)
+{
+    char folder[64], link[400], target[400];
+    int found = 0;
+
+    snprintf(folder, sizeof folder, "/proc/%ld/fd", (long)pid);
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    for (const struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        snprintf(link, sizeof link, "%s/%s", folder, entry->d_name);
+        ssize_t len = readlink(link, target, sizeof target - 1);
+        found += len > 0 && (size_t)len >= strlen(name) && memcmp(target, name, strlen(name)) == 0;
+    }
+    closedir(dir);
+    return found;
+}
+
+static void wait_for_the_lock(const char *path, const char *name, int go)
+{
+    struct stat named, held;
+    char byte;
+    int fd;
+
+    if (read(go, &byte, 1) != 1 || lock_take(path, 60000, &fd, NULL) != 0)
+        _exit(2);
+    if (stat(name, &named) != 0 || fstat(fd, &held) != 0)
+        _exit(3);
+    _exit(named.st_ino != held.st_ino);
+}
+
+/* Whoever waited for a lock file that was removed must not think that it owns the database. */
+static void a_removed_lock_file_has_one_owner(void **state)
+{
+    struct fixture *f = (struct fixture *)*state;
+    char name[400];
+    int fd, again, go[2], status;
+
+    store_close(f->store);
+    f->store = NULL;
+    snprintf(name, sizeof name, "%s.lock", f->path);
+    assert_int_equal(pipe(go), 0);
+    pid_t child = fork();
+    if (child == 0)
+        wait_for_the_lock(f->path, name, go[0]);
+    assert_int_equal(lock_take(f->path, 1, &fd, NULL), 0);
+    assert_int_equal(write(go[1], "", 1), 1);
+    while (opened_by(child, name) == 0)
+        assert_int_equal(waitpid(child, &status, WNOHANG), 0);
+    /* It waits for the old file. A new one is made and locked before the old one's lock ends. */
+    assert_int_equal(unlink(name), 0);
+    assert_int_equal(lock_take(f->path, 1, &again, NULL), 0);
+    lock_release(fd);
+    lock_release(again);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    close(go[0]);
+    close(go[1]);
+    f->store = fixture_open_path(f->path);
 }
 
 static void path_may_be_a_url(void **state)
@@ -197,6 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(second_owner_is_told_the_pid),
         TEST(lock_ends_with_its_process),
+        TEST(a_removed_lock_file_has_one_owner),
         TEST(path_may_be_a_url),
         TEST(a_folder_that_is_not_there_is_named),
         TEST(abandoned_transaction_is_gone),
