@@ -9,13 +9,14 @@ from harness.process import wait_for
 from harness.rpc import activation
 
 UNEVEN = "do not divide evenly"
+QUICK = {"session_timeout_ms": 2000}
 
 
 def shared(kafka, partitions, broker):
     """Factory of brokers that consume one topic in one group."""
     topic, retry, dlq = kafka.unique_topic("work", partitions), kafka.unique_topic("retry"), kafka.unique_topic("dlq")
     group = f"g-{topic}"
-    config = topics_config({f"main/{topic}": {"consumer_group": group}}, f"main/{retry}", f"main/{dlq}",
+    config = topics_config({f"main/{topic}": {"consumer_group": group, **QUICK}}, f"main/{retry}", f"main/{dlq}",
                            {"main": kafka})
     return topic, group, lambda **more: broker(config={**config, **more.pop("config", {})}, **more)
 
@@ -81,7 +82,7 @@ def test_members_of_other_topics_do_not_count(kafka, broker):
     made = []
 
     def start(topic):
-        made.append(broker(config=topics_config({f"main/{topic}": {"consumer_group": group}}, f"main/{retry}",
+        made.append(broker(config=topics_config({f"main/{topic}": {"consumer_group": group, **QUICK}}, f"main/{retry}",
                                                 f"main/{dlq}", {"main": kafka})))
 
     for topic in (topics[0], topics[1], topics[0]):

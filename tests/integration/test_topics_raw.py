@@ -32,12 +32,12 @@ def expected_id(topic, offset, timestamp_ms, partition=0, cluster="main"):
 @pytest.fixture
 def raw_broker(kafka, broker):
     """A broker that consumes a raw topic (b.topic) and its retry topic (b.retry_topic)."""
-    def make(partitions=1, config=None, raw=None, start=True):
-        topic = kafka.unique_topic("raw", partitions)
+    def make(config=None):
+        topic = kafka.unique_topic("raw")
         retry, dlq = kafka.unique_topic("retry"), kafka.unique_topic("dlq")
-        b = broker(start=start, config={
+        b = broker(config={
             "worker_map": {"example": "http://127.0.0.1:1"},
-            **topics_config({f"main/{topic}": {"raw": {**RAW, **(raw or {})}}, f"main/{retry}": {}},
+            **topics_config({f"main/{topic}": {"raw": RAW}, f"main/{retry}": {}},
                             f"main/{retry}", f"main/{dlq}", {"main": kafka}),
             **(config or {})})
         b.topic, b.retry_topic, b.dlq_topic, b.group = topic, retry, dlq, GROUP
@@ -59,26 +59,40 @@ def argument(task):
     return value
 
 
-@pytest.mark.parametrize("level", [None, -1, 1000000, -1000000])
-def test_messages_become_tasks(kafka, raw_broker, grpc_client, level):
-    b = raw_broker(raw={"compression_level": level})
+LEVELS = {"default": None, "plain": -1, "high": 1000000, "low": -1000000}
+
+
+def test_messages_become_tasks(kafka, broker, grpc_client):
+    """One topic for each compression level, told apart by the task's name."""
+    topics = {name: kafka.unique_topic(name) for name in LEVELS}
+    retry, dlq = kafka.unique_topic("retry"), kafka.unique_topic("dlq")
+    b = broker(config={
+        "worker_map": {"example": "http://127.0.0.1:1"},
+        **topics_config({f"main/{topics[name]}": {"raw": {**RAW, "taskname": name, "compression_level": level}}
+                         for name, level in LEVELS.items()}, f"main/{retry}", f"main/{dlq}", {"main": kafka})})
     rng = random.Random(7)
     sent = [None, b"", b"{\"json\": 1}", *(rng.randbytes(n) for n in (1, 31, 32, 255, 256, 65535, 65536)),
             b"x" * 300000, *(rng.randbytes(rng.randrange(300)) for _ in range(60))]
-    headers = [("h", b"first"), ("not-text", b"\xff\xfe"), ("null", None), ("h", b"second"), ("\u00fc", "\u00fc".encode())]
-    kafka.produce(b.topic, sent, headers=headers, key=b"the key is ignored")
-    records = kafka.wait_records(b.topic, len(sent))
+    headers = [("h", b"first"), ("not-text", b"\xff\xfe"), ("null", None), ("h", b"second"),
+               ("\u00fc", "\u00fc".encode())]
+    for topic in topics.values():
+        kafka.produce(topic, sent, headers=headers, key=b"the key is ignored")
     client = grpc_client(b)
-    for payload, record in zip(sent, records):
+    tasks = {name: [] for name in LEVELS}
+    for _ in range(len(sent) * len(LEVELS)):
         task = client.get_task(timeout_s=20)
-        assert argument(task) == (payload or b"")
-        assert task.id == expected_id(b.topic, record.offset, record.timestamp_ms)
-        assert (task.namespace, task.application, task.taskname, task.processing_deadline_duration) == (
-            "tasks", "example", "raw", 11)
-        assert task.received_at.ToMilliseconds() == record.timestamp_ms
-        assert dict(task.headers) == {"h": "second", "\u00fc": "\u00fc",
-                                      **({} if level == -1 else {"compression-type": "zstd"})}
-        assert not task.HasField("retry_state") and not task.HasField("expires") and not task.HasField("delay")
+        tasks[task.taskname].append(task)
+    for name, topic in topics.items():
+        records = kafka.wait_records(topic, len(sent))
+        assert len(tasks[name]) == len(sent)
+        for payload, record, task in zip(sent, records, tasks[name]):
+            assert argument(task) == (payload or b"")
+            assert task.id == expected_id(topic, record.offset, record.timestamp_ms)
+            assert (task.namespace, task.application, task.processing_deadline_duration) == ("tasks", "example", 11)
+            assert task.received_at.ToMilliseconds() == record.timestamp_ms
+            assert dict(task.headers) == {"h": "second", "\u00fc": "\u00fc",
+                                          **({} if name == "plain" else {"compression-type": "zstd"})}
+            assert not any(task.HasField(field) for field in ("retry_state", "expires", "delay"))
     assert b.sql("SELECT DISTINCT status, at_most_once, on_attempts_exceeded FROM inflight_taskactivations") == [
         ("Processing", 0, 1)]
     assert client.get_task(timeout_s=0.3) is None
@@ -101,7 +115,7 @@ def test_a_retry_is_an_activation_of_the_retry_topic(kafka, raw_broker, grpc_cli
 
 
 def test_weakness_10_a_message_read_again_is_the_same_task(kafka, raw_broker, grpc_client):
-    b = raw_broker()
+    b = raw_broker(config={"kafka_session_timeout_ms": 2000})
     kafka.produce(b.topic, [b"%d" % i for i in range(50)])
     kafka.wait_committed(b.group, b.topic, {0: 50})
     before = b.sql("SELECT id FROM inflight_taskactivations ORDER BY id")

@@ -25,51 +25,58 @@ def config_of(secure, incoming, outgoing):
     return config, topic, retry, dlq
 
 
-@pytest.mark.parametrize("kind", ["PLAIN", "SCRAM", "SSL"])
-def test_right_credentials_work_end_to_end(secure, broker, grpc_client, kind):
-    settings = secure.clusters[kind]
-    config, topic, retry, dlq = config_of(secure, settings, settings)
-    b = broker(config=config)
-    sent = {id: activation(id=id, max_attempts=2, on_exceeded=DEADLETTER).SerializeToString()
-            for id in ("complete", "retry", "fail")}
-    secure.produce(topic, [*sent.values(), b"\xff"])
+def test_right_credentials_work_end_to_end(secure, broker, grpc_client):
+    """One broker that consumes in all three ways; what it writes itself goes by SCRAM."""
+    topics = {kind: secure.unique_topic(kind.lower()) for kind in secure.clusters}
+    retry, dlq = secure.unique_topic("retry"), secure.unique_topic("dlq")
+    b = broker(config=topics_config({f"{kind}/{topic}": {"consumer_group": f"g-{kind}"}
+                                     for kind, topic in topics.items()},
+                                    f"SCRAM/{retry}", f"SCRAM/{dlq}", secure.clusters))
     client = grpc_client(b)
-    assert [client.get_task(timeout_s=20).id for _ in sent] == list(sent)
-    for id, status in zip(sent, (COMPLETE, RETRY, FAILURE)):
-        client.set_status(id, status)
-    assert len(secure.wait_records(retry, 1)) == 1
-    dead = {r.value: r for r in secure.wait_records(dlq, 2)}
-    assert set(dead) == {sent["fail"], b"\xff"}
-    assert dead[b"\xff"].header("taskmill-cluster") == "in"
-    secure.wait_committed(GROUP, topic, {0: 4})
-    assert list(client.enqueue([activation(id="enqueued")]).ids) == ["enqueued"]
-    assert client.get_task(timeout_s=20).id == "enqueued"
+    sent = {}
+    for kind, topic in topics.items():
+        for what in ("complete", "retry", "fail"):
+            id = f"{kind} {what}"
+            sent[id] = activation(id=id, max_attempts=2, on_exceeded=DEADLETTER).SerializeToString()
+        secure.produce(topic, [value for id, value in sent.items() if id.startswith(kind)] + [b"\xff" + kind.encode()])
+    got = {client.get_task(timeout_s=20).id for _ in sent}
+    assert got == set(sent)
+    for id in got:
+        client.set_status(id, {"complete": COMPLETE, "retry": RETRY, "fail": FAILURE}[id.split()[1]])
+    assert len(secure.wait_records(retry, 3)) == 3
+    dead = {r.value: r.header("taskmill-cluster") for r in secure.wait_records(dlq, 6)}
+    assert dead == {**{sent[f"{kind} fail"]: None for kind in topics},
+                    **{b"\xff" + kind.encode(): kind for kind in topics}}
+    for kind, topic in topics.items():
+        secure.wait_committed(f"g-{kind}", topic, {0: 4})
+        assert list(client.enqueue([activation(id=f"to {kind}")], topic=topic).ids) == [f"to {kind}"]
+    assert {client.get_task(timeout_s=20).id for _ in topics} == {f"to {kind}" for kind in topics}
     assert PASSWORD not in b.log(), "no secret in the log"
 
 
-WRONG = {
-    "PLAIN": {"sasl_password": "wrong"},
-    "SCRAM": {"sasl_username": "nobody"},
-    "SSL": {"ssl_ca_location": "stranger.crt"},
-    "SSL without certificate": {"ssl_certificate_location": None, "ssl_key_location": None},
-}
-CAUSE = {"PLAIN": "SASL authentication error", "SCRAM": "SASL authentication error", "SSL": "SSL handshake failed"}
+WRONG = [  # cluster, its settings, what is wrong, part of the cause
+    ("in", "PLAIN", {"sasl_password": "wrong"}, "SASL authentication error"),
+    ("out", "SCRAM", {"sasl_username": "nobody"}, "SASL authentication error"),
+    ("in", "SSL", {"ssl_ca_location": "stranger.crt"}, "SSL handshake failed"),
+    ("in", "SSL", {"ssl_certificate_location": None, "ssl_key_location": None}, "SSL alert"),
+]
 
 
-@pytest.mark.parametrize("what,side", [("PLAIN", "in"), ("SCRAM", "out"), ("SSL", "in"), ("SSL without certificate", "in")])
-def test_wrong_credentials_at_the_start(secure, broker, what, side):
+def test_wrong_credentials_at_the_start(secure, broker):
     """After five tries: exit 1 and one line that names the cluster and the cause."""
-    right = secure.clusters[what.split()[0]]
-    wrong = {**right, **{key: str(secure.folder / value) if value and key.startswith("ssl") else value
-                         for key, value in WRONG[what].items()}}
-    config, *_ = config_of(secure, wrong if side == "in" else right, wrong if side == "out" else right)
-    b = broker(config=config, start=False)
-    b.start(wait=False)
-    assert b.wait(60) == 1, b.log()[-2000:]
-    fatal = [line for line in b.log().splitlines() if "refuses the connection" in line]
-    assert len(fatal) == 1, b.log()[-4000:]
-    cause = CAUSE[what] if what in CAUSE else ""
-    assert f"Kafka cluster '{side}' ({right['address']}) refuses the connection: " in fatal[0] and cause in fatal[0]
+    started = []
+    for side, kind, changes, cause in WRONG:
+        right = secure.clusters[kind]
+        wrong = {**right, **{key: str(secure.folder / value) if value and key.startswith("ssl") else value
+                             for key, value in changes.items()}}
+        config, *_ = config_of(secure, wrong if side == "in" else right, wrong if side == "out" else right)
+        b = broker(config=config, start=False)
+        b.start(wait=False)
+        started.append((b, f"Kafka cluster '{side}' ({right['address']}) refuses the connection: ", cause))
+    for b, text, cause in started:
+        assert b.wait(60) == 1, b.log()[-2000:]
+        fatal = [line for line in b.log().splitlines() if "refuses the connection" in line]
+        assert len(fatal) == 1 and text in fatal[0] and cause in fatal[0], b.log()[-4000:]
 
 
 @pytest.mark.timeout(180)

@@ -203,6 +203,9 @@ static void rule_9_raw_topics_are_complete(void **state)
     expect_error(KAFKA
                  "  r: {cluster: main, consumer_group: g, raw: {}}\nkafka_retry_topic: work\n",
                  NO_ENV, ERR_INVALID, "needs raw.application");
+    expect_error("embedded: true\nraw_mode: true\nraw_namespace: n\nraw_application: sentry\n"
+                 "raw_taskname: t\nkafka_retry_topic: again\n",
+                 NO_ENV, ERR_INVALID, "is raw and needs Kafka");
     struct loaded l = load_ok(KAFKA RAW "kafka_retry_topic: work\n", NO_ENV);
     assert_true(topic(&l, "rawr")->raw.set);
     assert_int_equal(topic(&l, "rawr")->raw.compression_level, 3);

@@ -87,6 +87,27 @@ static void records_are_decoded_on_their_way(void **state)
     mem_free(event);
 }
 
+static void records_of_a_raw_topic_are_wrapped(void **state)
+{
+    struct fixture *f = *state;
+    const struct intake_raw raw = {.cluster = "main",
+                                   .topic = "events",
+                                   .application = "app",
+                                   .namespace = "ns",
+                                   .taskname = "task",
+                                   .compression_level = INTAKE_RAW_PLAIN};
+    struct topic_record record = {.partition = 1, .offset = 10, .payload = bytes_str("\xff")};
+    f->port.raw = &raw;
+    f->port.intake.payload_max = 200;
+    f->events.records(f->events.ctx, &record, 1);
+    struct engine_records *event =
+        container_of(only(f, EVENT_RECORDS), struct engine_records, event);
+    assert_null(event->items[0].reason);
+    assert_true(bytes_equal_str(event->items[0].parsed.taskname, "task"));
+    intake_item_clear(&event->items[0]);
+    mem_free(event);
+}
+
 static void positions_keep_their_metadata(void **state)
 {
     struct fixture *f = *state;
@@ -169,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(credit_is_the_gates),
         TEST(records_are_decoded_on_their_way),
+        TEST(records_of_a_raw_topic_are_wrapped),
         TEST(positions_keep_their_metadata),
         TEST(an_answer_carries_its_code),
         TEST(partitions_that_come_and_go),
