@@ -52,6 +52,10 @@ broker.heartbeat.interval.ms=200
 
 GROUP = "group"  # of topics_config()
 
+# A group that is just being made has no coordinator yet.
+COORDINATOR_MOVES = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE,
+                     KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+
 
 @dataclass
 class Record:
@@ -301,7 +305,12 @@ class Kafka:
 
     def members(self, group):
         """The group's members: [(member id, {(topic, partition), ...})], or None while it rebalances."""
-        found = self._admin.describe_consumer_groups([group])[group].result(30)
+        try:
+            found = self._admin.describe_consumer_groups([group])[group].result(30)
+        except KafkaException as error:
+            if error.args[0].code() in COORDINATOR_MOVES:
+                return None
+            raise
         if found.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY):
             return None
         return [(m.member_id, {(p.topic, p.partition) for p in m.assignment.topic_partitions})
