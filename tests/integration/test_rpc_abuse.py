@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.attack import FLOODS, PATH, SLOW, SLOW_CONNECTIONS, STRANGER
+from clients.attack import ENDLESS, FLOODS, PATH, SLOW, SLOW_CONNECTIONS, STRANGER
 from clients.http2 import END_STREAM, HEADERS, START, request
 from harness.broker import Broker
 from harness.certs import Authority
@@ -28,7 +28,7 @@ MEMORY_MAX = 32 << 20
 CALLS = 250
 # On a machine that does other things, a scheduler's slice is the least that can be told apart.
 NOISE_S = 0.025
-ROUNDS = 3
+ROUNDS = 5
 FLOOD_S = 1.0
 
 
@@ -156,10 +156,7 @@ def test_flood(shared_broker, name):
     honest.close()
     assert_bearable(quiet, worst)
     assert grown <= MEMORY_MAX
-    # All but the last, which the attacker's own end of time cut off.
-    if name == "many headers":
-        assert result["connections"] >= 1  # its requests are refused, one by one
-    else:
+    if name not in ENDLESS:  # all but the last, which the attacker's own end of time cut off
         assert result["ended"] >= max(1, result["connections"] - 1), result
     assert b.running
 
