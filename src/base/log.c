@@ -96,6 +96,29 @@ static int add_directive(struct bytes target, enum log_level level)
     return 0;
 }
 
+/* Operators of the original name its modules. The whole program is the whole program; a module is
+ * where its records are written here, and below it (taskbroker::kafka::consumer). */
+static struct bytes own_target(struct bytes target)
+{
+    static const struct {
+        const char *theirs, *ours;
+    } modules[] = {
+        {"taskbroker::config", "taskmill::config"},
+        {"taskbroker::grpc", "taskmill::rpc"},
+        {"taskbroker::kafka", "taskmill::kafka"},
+        {"taskbroker::runtime_config", "taskmill::runtime"},
+        {"taskbroker::store", "taskmill::store"},
+        {"taskbroker::upkeep", "taskmill::engine"},
+    };
+    for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]); i++) {
+        size_t len = strlen(modules[i].theirs);
+        if (target.len >= len && memcmp(target.ptr, modules[i].theirs, len) == 0 &&
+            (target.len == len || target.ptr[len] == ':'))
+            return bytes_str(modules[i].ours);
+    }
+    return bytes_equal_str(target, "taskbroker") ? bytes_str("taskmill") : target;
+}
+
 static int parse_directive(struct bytes text)
 {
     const uint8_t *equals = (const uint8_t *)memchr(text.ptr, '=', text.len);
@@ -107,6 +130,7 @@ static int parse_directive(struct bytes text)
         word = trim(bytes_of(equals + 1, (size_t)(text.ptr + text.len - equals) - 1));
         if (!valid_target(target))
             return ERR_INVALID;
+        target = own_target(target);
     }
     if (!parse_level(word, &level))
         return ERR_INVALID;

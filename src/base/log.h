@@ -4,8 +4,9 @@
  * text: `2026-01-01T00:00:00.000000Z  INFO taskmill::kafka: message key=value key="two words"`
  * JSON: {"timestamp":...,"level":...,"message":...,"target":...,"key":value,...}
  * The filter is a comma list of `level` or `target=level` (targets match by prefix, the longest
- * wins); levels: off, error, warn, info, debug, trace. ANSI colours only on a terminal and without
- * NO_COLOR. Process-wide by nature (stderr is); thread-safe; a record is one write(2).
+ * wins; those of the original's modules, taskbroker::..., mean the ones here that write their
+ * records); levels: off, error, warn, info, debug, trace. ANSI colours only on a terminal and
+ * without NO_COLOR. Process-wide by nature (stderr is); thread-safe; a record is one write(2).
  */
 #ifndef TASKMILL_BASE_LOG_H
 #define TASKMILL_BASE_LOG_H

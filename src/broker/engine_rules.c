@@ -200,11 +200,18 @@ static int forward(struct engine *engine, struct task *task, struct sweep *sweep
     return 0;
 }
 
+bool engine_sweep_is_due(const struct engine *engine)
+{
+    return engine->sweeping || engine->sweep_again || inflight_first_barred(engine->inflight);
+}
+
 /* A walk that is not over leaves no room for forwarding: by then everything that was gathered under
  * other rules has been looked at again. */
 int engine_sweep(struct engine *engine)
 {
     struct sweep sweep = {0};
+    if (!engine_sweep_is_due(engine))
+        return 0;
     engine_begin_work(engine, WORK_KILLED);
     int rc = walk(engine, &sweep);
     engine_begin_work(engine, WORK_FORWARDS);
@@ -213,11 +220,6 @@ int engine_sweep(struct engine *engine)
         rc = forward(engine, task, &sweep);
     engine_begin_work(engine, WORK_OTHER);
     return rc;
-}
-
-bool engine_sweep_is_due(const struct engine *engine)
-{
-    return engine->sweeping || engine->sweep_again || inflight_first_barred(engine->inflight);
 }
 
 void engine_rules_look_again(struct engine *engine, const struct task *task)

@@ -208,6 +208,25 @@ static void test_filter_levels(void **state)
     assert_true(log_enabled(LOG_INFO, "t"));
 }
 
+static void test_modules_of_the_original(void **state)
+{
+    struct err_text why;
+
+    (void)state;
+    assert_int_equal(log_init(LOG_TEXT,
+                              "warn,taskbroker::upkeep=debug,taskbroker::kafka::consumer=error,"
+                              "taskbroker::grpcx=debug",
+                              &why),
+                     0);
+    assert_true(log_enabled(LOG_DEBUG, "taskmill::engine"));
+    assert_true(log_enabled(LOG_ERROR, "taskmill::kafka"));
+    assert_false(log_enabled(LOG_WARN, "taskmill::kafka"));
+    assert_false(log_enabled(LOG_INFO, "taskmill::rpc"));
+    assert_int_equal(log_init(LOG_TEXT, "error,taskbroker=info", &why), 0);
+    assert_true(log_enabled(LOG_INFO, "taskmill::broker"));
+    assert_false(log_enabled(LOG_WARN, "librdkafka"));
+}
+
 static void test_filter_targets(void **state)
 {
     (void)state;
@@ -380,6 +399,7 @@ static void test_records_of_threads_do_not_mix(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_modules_of_the_original),
         cmocka_unit_test(test_text_format),
         cmocka_unit_test(test_levels_are_padded),
         cmocka_unit_test(test_text_escapes),
