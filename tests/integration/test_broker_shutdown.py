@@ -38,7 +38,7 @@ def end(b, limit_s, code=0):
     clock = Clock()
     b.signal(signal.SIGTERM)
     assert b.wait(limit_s + 10) == code, b.log()[-3000:]
-    assert clock() < limit_s + 1, b.log()[-3000:]
+    assert clock() < limit_s + 3, b.log()[-3000:]
     return clock()
 
 
@@ -111,7 +111,7 @@ def test_reports_are_taken_while_a_stream_is_open(broker, connect, grpc_client):
     assert any(kind == GOAWAY for kind, _, _, _ in frames)
     connection.sendall(frame(DATA, END_STREAM, 1, b"\0" + struct.pack(">I", len(body)) + body))
     clock = Clock()
-    assert b.wait() == 0 and clock() < 4  # it was the last stream
+    assert b.wait() == 0 and clock() < 4.5  # it was the last stream
     assert b.statuses() == {"Pending": 1}
 
 
@@ -130,7 +130,7 @@ def test_open_connections_do_not_delay_the_end(broker, connect, grpc_client):
     waiting = threading.Thread(target=grpc_client(b).get_task, kwargs={"timeout_s": 20})
     waiting.start()
     wait_for(lambda: b.status()["held_claims"] == 1, "a held call")
-    assert end(b, 9) < 3
+    assert end(b, 9) < 4.5
     waiting.join()
     for connection in held:
         connection.close()
@@ -273,7 +273,7 @@ def test_second_signal_while_the_disk_hangs(hanging, grpc_client):
     b.wait_log("stopping")
     clock = Clock()
     b.signal(signal.SIGQUIT)
-    assert b.wait() == 1 and clock() < 1.5
+    assert b.wait() == 1 and clock() < 2.4
     assert "second signal" in errors(b)[-1]
     b.hang.unlink()
     assert b.sql("PRAGMA integrity_check") == [("ok",)]
