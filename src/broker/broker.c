@@ -229,6 +229,7 @@ static int create_engine(struct broker *broker, struct err_text *why)
                    .turn_events = 4096,
                    .turn_bytes = 8u << 20,
                    .outbox_inflight = 256,
+                   .outbox_max = 1000000,
                    .enqueue_backlog = 100000,
                    .done_max = 1000000,
                    .done_memory_ms = (int64_t)cfg->at_most_once_memory_sec * 1000},

@@ -478,6 +478,8 @@ static enum engine_block find_block(const struct engine *engine,
         return BLOCK_SIZE;
     if (engine->size.disk_free_bytes < disk_floor)
         return BLOCK_DISK;
+    if (engine->outbox.count >= limits->outbox_max)
+        return BLOCK_OUTBOX;
     if (counts->by_state[TASK_PENDING] >= limits->pending_max)
         return BLOCK_PENDING;
     return BLOCK_NONE;
@@ -487,7 +489,13 @@ static enum engine_block find_block(const struct engine *engine,
 static void report_full(struct engine *engine)
 {
     uint64_t unsaid;
-    bool full = engine->block == BLOCK_SIZE || engine->block == BLOCK_DISK;
+    static const char *const texts[] = {
+        [BLOCK_SIZE] = "the store has reached store.max_size",
+        [BLOCK_DISK] = "the disk of the store is nearly full",
+        [BLOCK_OUTBOX] = "too many records of the outbox wait for their topic",
+        [BLOCK_DRAIN] = NULL, /* the last one */
+    };
+    const char *full = texts[engine->block];
     if (!full || !engine_may_warn(engine, WARNING_FULL, &unsaid))
         return;
     log_warn(ENGINE_TARGET,
@@ -495,9 +503,7 @@ static void report_full(struct engine *engine)
                         log_int("used_bytes", (int64_t)engine->size.used_bytes),
                         log_int("wal_bytes", (int64_t)engine->size.wal_bytes),
                         log_int("disk_free_bytes", (int64_t)engine->size.disk_free_bytes)),
-             "no new tasks are taken until there is room: %s",
-             engine->block == BLOCK_SIZE ? "the store has reached store.max_size"
-                                         : "the disk of the store is nearly full");
+             "no new tasks are taken until there is room: %s", full);
 }
 
 /* The original stops intake at this number; here only store.max_size does. */

@@ -167,6 +167,7 @@ struct engine_limits {
     uint32_t blob_cache_item_bytes;   /* larger payloads are never cached [65536] */
     uint32_t turn_events, turn_bytes; /* [4096], [8 MiB] */
     size_t outbox_inflight;           /* outbox records with the producer at once [256] */
+    size_t outbox_max;                /* above, intake waits: each is some memory [1000000] */
     size_t enqueue_backlog;           /* embedded: records waiting in the log [100000] */
     size_t done_max;                  /* ids of ended at-most-once tasks [1000000] */
     int64_t done_memory_ms;
@@ -264,6 +265,7 @@ struct gate *engine_gate(struct engine *engine);
     X(BLOCK_PROCESSING, "processing_limit") \
     X(BLOCK_SIZE, "db_size_limit")          \
     X(BLOCK_DISK, "disk")                   \
+    X(BLOCK_OUTBOX, "outbox_limit")         \
     X(BLOCK_PENDING, "pending_limit")       \
     X(BLOCK_DRAIN, "drain")
 

@@ -112,6 +112,7 @@ static void create_engine(struct sim_node *node)
                    .turn_events = 16,
                    .turn_bytes = 4096,
                    .outbox_inflight = 2,
+                   .outbox_max = 8,
                    .enqueue_backlog = 10,
                    .done_max = 1000,
                    .done_memory_ms = 10000000},

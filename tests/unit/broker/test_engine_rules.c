@@ -412,6 +412,27 @@ static void a_forward_that_fails_stays(void **state)
     assert_true(world->records[1].payload.len > 0);
 }
 
+/* The topic takes nothing: intake goes on, but not for ever. */
+static void a_full_outbox_stops_intake(void **state)
+{
+    struct world *world = WORLD(state);
+    world->options.limits.outbox_max = 2;
+    world_start(world);
+    post_rules(world, "", "ns");
+    world_task_at(world, 0, "a");
+    world_settle(world);
+    assert_int_equal(world_stats(world).block, BLOCK_NONE);
+    world_task_at(world, 1, "b");
+    world_settle(world);
+    assert_int_equal(world_stats(world).block, BLOCK_OUTBOX);
+    assert_string_equal(engine_block_name(BLOCK_OUTBOX), "outbox_limit");
+    assert_int_equal(gate_take(engine_gate(world->engine), 1), 0);
+    world_deliver(world, 0, TOPIC_DELIVERED);
+    world_settle(world);
+    assert_int_equal(world_stats(world).block, BLOCK_NONE);
+    assert_int_equal(gate_take(engine_gate(world->engine), 1), 1);
+}
+
 static void demoted_tasks_stay_when_their_topic_is_consumed_here(void **state)
 {
     struct world *world = WORLD(state);
@@ -574,6 +595,7 @@ int main(void)
         TEST(a_row_that_comes_back_later_is_forwarded),
         TEST(a_crash_after_the_commit_publishes_again),
         TEST(a_forward_that_fails_stays),
+        TEST(a_full_outbox_stops_intake),
         TEST(demoted_tasks_stay_when_their_topic_is_consumed_here),
         TEST(at_most_once_tasks_stay),
         TEST(copies_of_a_living_task_are_not_forwarded),

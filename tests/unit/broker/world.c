@@ -194,6 +194,7 @@ static void default_options(struct world *world)
                    .turn_events = 4096,
                    .turn_bytes = 8 << 20,
                    .outbox_inflight = 256,
+                   .outbox_max = 100000,
                    .enqueue_backlog = 1000,
                    .done_max = 1000,
                    .done_memory_ms = 86400000},
