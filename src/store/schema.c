@@ -296,6 +296,7 @@ static int outbox_migrate(struct store *store)
 
     if (rv || columns)
         return rv;
+    store->opening.tables_made = true;
     return sql_exec(store, "ALTER TABLE taskmill_outbox ADD COLUMN cluster TEXT",
                     "add a column to the outbox");
 }
