@@ -166,8 +166,9 @@ static void task_delivered(struct engine *engine, const struct publication *publ
                  LOG_FIELDS(log_bytes("id", task_id(task)), log_bytes("taskname", task_name(task)),
                             log_int("unsaid", (int64_t)unsaid)),
                  "%s not published: %s; the row stays%s",
-                 publication->publish == PUBLISH_RETRY ? "retry" : "dead letter", why,
-                 delivery == TOPIC_FAILED ? " and is tried again" : "");
+                 publication->publish == PUBLISH_RETRY ? "retry.publish.failure: retry"
+                                                       : "deadletter.publish.failure: dead letter",
+                 why, delivery == TOPIC_FAILED ? " and is tried again" : "");
     inflight_published(engine->inflight, task, publication->publish, outcome_of(delivery),
                        engine->now_ms);
     if (task->end == TASK_LIVE)
@@ -229,8 +230,8 @@ void publisher_outbox_add(struct engine *engine, uint32_t source, const struct i
         log_warn(TARGET,
                  LOG_FIELDS(log_str("topic", from->topic), log_int("partition", item->partition),
                             log_int("offset", item->offset), log_int("unsaid", (int64_t)unsaid)),
-                 "message cannot become a task: %s%s%s; it goes to %s", item->reason,
-                 item->detail[0] ? ": " : "", item->detail, engine->deadletter_topic);
+                 "Failed to map message: message cannot become a task: %s%s%s; it goes to %s",
+                 item->reason, item->detail[0] ? ": " : "", item->detail, engine->deadletter_topic);
     engine->stats.outboxed++;
     struct outbox_entry *entry =
         entry_new(engine->deadletter_topic, headers, sizeof headers / sizeof *headers);

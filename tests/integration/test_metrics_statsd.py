@@ -128,6 +128,9 @@ def test_every_count_of_a_life(kafka, broker, statsd):
     tasks, again = a_life_of_everything(kafka, b)
     wait_for(lambda: any("current_partitions:1|" in line for line in statsd.lines()), "an export", 20)
     wait_for(lambda: any("upkeep.duration" in line for line in statsd.lines()), "a period", 20)
+    for record in ["Configuration", "GRPC server listening on", "partitions assigned",
+                   "Failed to map message", "GRPC Authentication error"]:
+        assert record in b.log()
     b.stop()
     statsd.close()
     assert max(map(len, statsd.datagrams)) <= 1024

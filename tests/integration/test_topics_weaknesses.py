@@ -83,4 +83,4 @@ def test_weakness_26_a_retry_that_is_too_large_for_its_topic(kafka, broker, grpc
     assert pb.TaskActivation.FromString(record.value) == sent
     wait_for(lambda: b.statuses() == {}, "an empty store")
     assert kafka.consume_all(retry) == []
-    assert b.log().count("retry not published") == 1
+    assert b.log().count("retry.publish.failure: retry not published") == 1
