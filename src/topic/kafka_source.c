@@ -11,10 +11,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-/* What max.poll.interval.ms is at least. It is how long the group waits in a rebalance for a member
- * that was killed while it joined, so the default of 300 s would stall the others that long. The
- * main queue is served every 100 ms; only the callbacks of a rebalance take longer, each at most
- * one session time-out and 3 s. */
+/* What max.poll.interval.ms is at least. It is the rebalance time-out that the group is told: how
+ * long all others may have to wait for a member that does not come back to join. librdkafka's
+ * default is 300 s. The main queue is served every 100 ms; only the callbacks of a rebalance take
+ * longer, each at most one session time-out and 3 s. */
 #define MAX_POLL_MIN_MS 10000
 #define HEARTBEAT_MS    3000
 /* A fetch waits so long at the broker for a first record of *any* of its partitions. Only one fetch

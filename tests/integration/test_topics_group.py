@@ -32,7 +32,8 @@ def wait_shares(kafka, group, wanted, timeout_s=40):
 
 
 def test_a_member_killed_while_joining_does_not_stall_its_group(kafka, broker):
-    """It would for the 5 minutes that max.poll.interval.ms is by default."""
+    """Wherever in its join the kill comes: the others go on after about one session time-out, and at the
+    latest after the rebalance time-out."""
     topic, group, make = shared(kafka, 6, broker)
     survivor = make()
     wait_shares(kafka, group, [6])
