@@ -534,6 +534,14 @@ static void end_drain_notice(struct conn *conn)
     conn_mark_dirty(conn);
 }
 
+/* Some clients measure the line by a PING for each answer that comes; those are welcome. */
+static void take_ping(struct conn *conn)
+{
+    if (!conn->has_answered)
+        count_nuisance(conn);
+    conn->has_answered = false;
+}
+
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct conn *conn = (struct conn *)user;
@@ -556,7 +564,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)
             end_drain_notice(conn);
         else
-            count_nuisance(conn);
+            take_ping(conn);
         break;
     case NGHTTP2_WINDOW_UPDATE:
     case NGHTTP2_GOAWAY:
@@ -594,6 +602,8 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
 {
     struct conn *conn = (struct conn *)user;
 
+    if (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)
+        conn->has_answered = true;
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR)
         count_reset(conn);
     if (frame->hd.type != NGHTTP2_HEADERS || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))

@@ -199,15 +199,16 @@ struct conn {
     nghttp2_session *session; /* NULL once closed */
     struct tls_stream *tls;   /* NULL: plain text */
     int fd;
-    bool is_secure;   /* the handshake is done, or there is none */
-    bool is_blocked;  /* the socket takes no more: EPOLLOUT is on */
-    bool is_failed;   /* to be closed as soon as no nghttp2 call is on the stack */
-    bool has_preface; /* first SETTINGS seen */
-    bool is_calm;     /* GOAWAY(ENHANCE_YOUR_CALM) was sent */
-    bool is_aged;     /* told to go because of its age */
-    bool has_notice;  /* drain, step 1: GOAWAY with the highest stream id, and a PING */
-    bool has_goaway;  /* drain, step 2: GOAWAY with the last stream id */
-    const char *why;  /* reason of the end, for the log */
+    bool is_secure;    /* the handshake is done, or there is none */
+    bool is_blocked;   /* the socket takes no more: EPOLLOUT is on */
+    bool is_failed;    /* to be closed as soon as no nghttp2 call is on the stack */
+    bool has_preface;  /* first SETTINGS seen */
+    bool is_calm;      /* GOAWAY(ENHANCE_YOUR_CALM) was sent */
+    bool has_answered; /* HEADERS or DATA were sent since the last PING of the peer */
+    bool is_aged;      /* told to go because of its age */
+    bool has_notice;   /* drain, step 1: GOAWAY with the highest stream id, and a PING */
+    bool has_goaway;   /* drain, step 2: GOAWAY with the last stream id */
+    const char *why;   /* reason of the end, for the log */
 
     struct list calls;            /* streams that are open */
     struct list receiving;        /* calls whose request is not complete, oldest first */

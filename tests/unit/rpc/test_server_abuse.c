@@ -3,8 +3,11 @@
  * After each the server still serves an honest client. */
 #include "peer.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 struct scene {
@@ -367,6 +370,26 @@ static void pings_are_answered(void **state)
     leave(&scene);
 }
 
+/* Go's client, for one, measures the line with a PING for each answer. */
+static void a_ping_for_each_answer_is_no_flood(void **state)
+{
+    (void)state;
+    struct scene scene = enter(NULL);
+    int one = 1;
+
+    setsockopt(scene.peer->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    peer_hello(scene.peer);
+    peer_frame(scene.peer, NGHTTP2_WINDOW_UPDATE, 0, 0, bytes_of("\0\1\0\0", 4));
+    for (int32_t i = 0; i < 15000; i++) { /* above what is borne of useless frames */
+        int32_t stream_id = 2 * i + 1;
+        peer_frame(scene.peer, NGHTTP2_PING, 0, 0, bytes_str("12345678"));
+        peer_request(scene.peer, stream_id, INLINE_PATH, 0);
+        peer_data(scene.peer, stream_id, bytes_of("\0\0\0\0\0", 5), true);
+        assert_true(peer_expect_header(scene.peer, stream_id, "grpc-status: 0\n"));
+    }
+    leave(&scene);
+}
+
 /* --- slowness --------------------------------------------------------------------------------- */
 
 static void slow_bodies_time_out(void **state)
@@ -650,6 +673,7 @@ int main(void)
         cmocka_unit_test(useless_frames_are_stopped),
         cmocka_unit_test(ping_flood_without_reading_ends_the_connection),
         cmocka_unit_test(pings_are_answered),
+        cmocka_unit_test(a_ping_for_each_answer_is_no_flood),
         cmocka_unit_test(slow_bodies_time_out),
         cmocka_unit_test(slow_headers_time_out),
         cmocka_unit_test(closed_window_times_out),
