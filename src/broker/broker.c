@@ -217,6 +217,7 @@ static int create_engine(struct broker *broker, struct err_text *why)
                      .publish_backoff_ms = PUBLISH_BACKOFF_MS,
                      .publish_backoff_max_ms = PUBLISH_BACKOFF_MAX_MS,
                      .parked_retry_ms = PARKED_RETRY_MS,
+                     .unserved_after_ms = (int64_t)cfg->store.unserved_application_sec * 1000,
                      .claims_max = 100000,
                      .queues_max = 10000},
         .limits = {.pending_max = cfg->store.max_pending_count,

@@ -480,7 +480,7 @@ static enum engine_block find_block(const struct engine *engine,
         return BLOCK_DISK;
     if (engine->outbox.count >= limits->outbox_max)
         return BLOCK_OUTBOX;
-    if (counts->by_state[TASK_PENDING] >= limits->pending_max)
+    if (inflight_pending_served(engine->inflight, engine->now_ms) >= limits->pending_max)
         return BLOCK_PENDING;
     return BLOCK_NONE;
 }
@@ -518,6 +518,24 @@ static void report_delayed(struct engine *engine, size_t delayed)
              "max_delay_count is reached; intake goes on up to store.max_size");
 }
 
+/* Work that nobody fetches is a mistake of somebody's deployment, and fills the store. */
+static void report_unserved(struct engine *engine, const struct inflight_counts *counts)
+{
+    uint64_t unsaid;
+    size_t pending;
+    if (inflight_pending_served(engine->inflight, engine->now_ms) ==
+            counts->by_state[TASK_PENDING] ||
+        !engine_may_warn(engine, WARNING_UNSERVED, &unsaid))
+        return;
+    struct bytes application = inflight_first_unserved(engine->inflight, &pending);
+    log_warn(ENGINE_TARGET,
+             LOG_FIELDS(log_bytes("application", application), log_int("pending", (int64_t)pending),
+                        log_int("unserved_applications", (int64_t)counts->unserved_applications),
+                        log_int("unserved_pending", (int64_t)counts->unserved_pending)),
+             "no worker asks for the tasks of an application; they wait outside max_pending_count, "
+             "up to store.max_size: start a worker for it, or stop sending");
+}
+
 static void open_gate(struct engine *engine)
 {
     struct inflight_counts counts;
@@ -525,9 +543,11 @@ static void open_gate(struct engine *engine)
     engine->block = find_block(engine, &counts);
     report_full(engine);
     report_delayed(engine, counts.by_state[TASK_DELAY]);
+    report_unserved(engine, &counts);
     size_t room = 0;
     if (engine->block == BLOCK_NONE)
-        room = engine->limits.pending_max - counts.by_state[TASK_PENDING];
+        room =
+            engine->limits.pending_max - inflight_pending_served(engine->inflight, engine->now_ms);
     if (!gate_open(&engine->gate, room))
         return;
     for (size_t i = 0; i < engine->source_count; i++)

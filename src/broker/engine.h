@@ -161,7 +161,8 @@ struct engine_source_options {
 };
 
 struct engine_limits {
-    size_t pending_max, processing_max, delay_warn;
+    size_t pending_max; /* without tasks of unserved applications (core/served.h) */
+    size_t processing_max, delay_warn;
     uint64_t store_max_bytes; /* UINT64_MAX: no limit */
     uint64_t blob_cache_bytes;
     uint32_t blob_cache_item_bytes;   /* larger payloads are never cached [65536] */

@@ -43,6 +43,7 @@ struct inflight *inflight_new(const struct inflight_config *config)
     heap_init(&inflight->timers);
     queues_init(&inflight->queues, config->seed);
     claims_init(&inflight->claims);
+    served_init(&inflight->served, config->unserved_after_ms);
     list_init(&inflight->changed);
     list_init(&inflight->ended);
     list_init(&inflight->unconfirmed);
@@ -93,6 +94,7 @@ void inflight_free(struct inflight *inflight)
     heap_free(&inflight->timers);
     queues_free(&inflight->queues);
     claims_free(&inflight->claims);
+    served_free(&inflight->served);
     mem_free(inflight->next.effects);
     mem_free(inflight->released.effects);
     mem_free(inflight);
@@ -276,12 +278,24 @@ static void hold(struct inflight *inflight, struct claim *claim, const struct cl
         claims_hold(&inflight->claims, claim, queue, until_ms);
 }
 
+static void note_demand(struct inflight *inflight, const struct claim_filter *filter)
+{
+    if (filter->has_application) {
+        struct application *application =
+            queues_application(&inflight->queues, filter->application);
+        served_ask(&inflight->served, application ? &application->served : NULL, inflight->now_ms);
+    } else if (!filter->has_namespace) {
+        served_ask_all(&inflight->served, inflight->now_ms);
+    }
+}
+
 void inflight_claim(struct inflight *inflight, struct claim *claim,
                     const struct claim_filter *filter, int64_t hold_until_ms, int64_t now_ms,
                     struct task **task)
 {
     assert(!claim || (!claim->queue && !claim->effect));
     see_time(inflight, now_ms);
+    note_demand(inflight, filter);
     *task = first_unexpired(inflight, filter);
     if (*task)
         state_grant(inflight, *task);
@@ -525,6 +539,7 @@ static bool end_next_hold(struct inflight *inflight)
 bool inflight_advance(struct inflight *inflight, int64_t now_ms, size_t max)
 {
     see_time(inflight, now_ms);
+    served_advance(&inflight->served, now_ms);
     for (size_t done = 0; max == 0 || done < max; done++)
         if (!fire_next_task(inflight) && !end_next_hold(inflight))
             return false;
@@ -537,8 +552,10 @@ int64_t inflight_next_ms(const struct inflight *inflight)
     const struct heap_node *claim = heap_min(&inflight->claims.timers);
     int64_t task_ms = task ? task->key : CLOCK_NEVER;
     int64_t claim_ms = claim ? claim->key : CLOCK_NEVER;
+    int64_t served_ms = served_next_ms(&inflight->served);
+    int64_t next_ms = task_ms < claim_ms ? task_ms : claim_ms;
 
-    return task_ms < claim_ms ? task_ms : claim_ms;
+    return next_ms < served_ms ? next_ms : served_ms;
 }
 
 /* --- numbers ------------------------------------------------------------------------------------
@@ -550,6 +567,8 @@ void inflight_get_counts(const struct inflight *inflight, struct inflight_counts
     out->tasks = inflight->tasks.count;
     out->unconfirmed = inflight->unconfirmed.count;
     out->held_claims = inflight->claims.timers.count;
+    out->unserved_applications = inflight->served.unserved.count;
+    out->unserved_pending = inflight->served.unserved_pending;
     out->completed = inflight->ended_as[TASK_COMPLETED];
     out->retried = inflight->ended_as[TASK_RETRIED];
     out->deadlettered = inflight->ended_as[TASK_DEADLETTERED];
@@ -558,6 +577,28 @@ void inflight_get_counts(const struct inflight *inflight, struct inflight_counts
     out->foreign = inflight->ended_as[TASK_FOREIGN];
     out->killed = inflight->ended_as[TASK_KILLED];
     out->forwarded = inflight->ended_as[TASK_FORWARDED];
+}
+
+size_t inflight_pending_served(const struct inflight *inflight, int64_t now_ms)
+{
+    size_t pending = inflight->counts.by_state[TASK_PENDING];
+
+    if (!served_applies(&inflight->served, now_ms))
+        return pending;
+    return pending - inflight->served.unserved_pending;
+}
+
+struct bytes inflight_first_unserved(const struct inflight *inflight, size_t *pending)
+{
+    const struct list_node *node = list_first(&inflight->served.unserved);
+
+    *pending = 0;
+    if (!node)
+        return bytes_of(NULL, 0);
+    const struct served_entry *entry = container_of(node, struct served_entry, link);
+    const struct application *application = container_of(entry, struct application, served);
+    *pending = entry->pending;
+    return bytes_of(application->name, application->name_len);
 }
 
 void inflight_set_blob(struct inflight *inflight, struct task *task, struct blob *blob)

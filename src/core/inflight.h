@@ -33,7 +33,8 @@ struct inflight_config {
     int64_t publish_backoff_ms;       /* first wait after a failed publish, doubling [100] */
     int64_t publish_backoff_max_ms;   /* [30000] */
     int64_t parked_retry_ms;          /* [300000] */
-    uint32_t claims_max;              /* held at once; above: answered at once [100000] */
+    int64_t unserved_after_ms; /* core/served.h; 0: tasks of every application count [60000] */
+    uint32_t claims_max;       /* held at once; above: answered at once [100000] */
     /* Told what kind of timer fires next, for whoever measures how long that takes: the task's
      * state, or -1 for the end of a hold. May be NULL. Must not touch the table. */
     void (*due)(void *ctx, int state);
@@ -254,6 +255,7 @@ struct inflight_counts {
     size_t tasks;
     size_t by_state[TASK_STATES];
     size_t unconfirmed, parked, held_claims;
+    size_t unserved_applications, unserved_pending; /* core/served.h */
     uint64_t payload_bytes_cached;
     /* since start */
     uint64_t added, duplicates, claimed, given_back, completed, retried, deadlettered, discarded,
@@ -262,6 +264,12 @@ struct inflight_counts {
     uint64_t reports[REPORT_RESULTS];
 };
 void inflight_get_counts(const struct inflight *inflight, struct inflight_counts *out);
+/* PENDING tasks that count toward the limit of intake: without those of unserved applications
+ * (core/served.h). */
+size_t inflight_pending_served(const struct inflight *inflight, int64_t now_ms);
+/* The application that has been unserved for longest, with the number of its PENDING tasks; 0:
+ * there is none. The name is valid until the next event. */
+struct bytes inflight_first_unserved(const struct inflight *inflight, size_t *pending);
 /* For the engine's blob cache: sets or drops the cached payload and keeps the byte count. Takes
  * over one reference; NULL drops. */
 void inflight_set_blob(struct inflight *inflight, struct task *task, struct blob *blob);

@@ -226,6 +226,30 @@ static void check_queues(const struct inflight *inflight)
     assert(claim_only == queues->claim_only);
 }
 
+static void check_served(const struct inflight *inflight)
+{
+    const struct served *served = &inflight->served;
+    size_t pending = 0, processing = 0, unserved = 0, unserved_pending = 0, checks = 0;
+
+    check_heap(&served->checks);
+    for (struct map_node *node = map_first(&inflight->queues.applications); node;
+         node = map_next(&inflight->queues.applications, node)) {
+        const struct served_entry *entry = &container_of(node, struct application, by_name)->served;
+        bool checked = heap_contains(&entry->check);
+        pending += entry->pending;
+        processing += entry->processing;
+        unserved += served_is_unserved(entry);
+        unserved_pending += served_is_unserved(entry) ? entry->pending : 0;
+        checks += checked;
+        assert(!(checked && served_is_unserved(entry)));
+        assert((checked || served_is_unserved(entry)) == (entry->pending && served->after_ms));
+    }
+    assert(pending == inflight->counts.by_state[TASK_PENDING]);
+    assert(processing == inflight->counts.by_state[TASK_PROCESSING]);
+    assert(unserved == served->unserved.count && unserved_pending == served->unserved_pending);
+    assert(checks == served->checks.count);
+}
+
 void inflight_check(const struct inflight *inflight)
 {
     check_heap(&inflight->timers);
@@ -234,4 +258,5 @@ void inflight_check(const struct inflight *inflight)
     check_publishes(inflight);
     check_blobs(inflight);
     check_queues(inflight);
+    check_served(inflight);
 }

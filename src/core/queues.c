@@ -53,7 +53,7 @@ static struct task *application_head(const struct application *application)
 /* --- names --------------------------------------------------------------------------------------
  */
 
-static struct application *find_application(const struct queues *queues, struct bytes name)
+struct application *queues_application(const struct queues *queues, struct bytes name)
 {
     struct map_node *node = map_find(&queues->applications, name);
 
@@ -71,6 +71,7 @@ static struct application *make_application(struct queues *queues, struct bytes 
 {
     struct application *application = mem_zalloc(sizeof(*application) + name.len);
 
+    application->name_len = name.len;
     if (name.len)
         memcpy(application->name, name.ptr, name.len);
     map_init(&application->namespaces, queues->applications.seed);
@@ -99,7 +100,7 @@ static struct task_queue *make_queue(struct queues *queues, struct application *
 
 static struct application *need_application(struct queues *queues, struct bytes name)
 {
-    struct application *application = find_application(queues, name);
+    struct application *application = queues_application(queues, name);
 
     return application ? application : make_application(queues, name);
 }
@@ -217,7 +218,7 @@ struct task *queues_first(const struct queues *queues, const struct claim_filter
 {
     if (!filter->has_application)
         return filter->has_namespace ? NULL : head(queues);
-    struct application *application = find_application(queues, filter->application);
+    struct application *application = queues_application(queues, filter->application);
     if (!filter->has_namespace || !application)
         return application ? application_head(application) : NULL;
     struct task_queue *queue = find_queue(application, filter->namespace);
@@ -231,7 +232,7 @@ struct task *queues_first(const struct queues *queues, const struct claim_filter
 static struct claim_queue *find_claims(const struct queues *queues,
                                        const struct claim_filter *filter)
 {
-    struct application *application = find_application(queues, filter->application);
+    struct application *application = queues_application(queues, filter->application);
 
     if (!application || !filter->has_namespace)
         return application ? &application->claims : NULL;

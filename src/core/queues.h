@@ -19,6 +19,7 @@
 
 #include "core/claims.h"
 #include "core/inflight.h"
+#include "core/served.h"
 
 struct application {
     struct map_node by_name;
@@ -26,7 +27,9 @@ struct application {
     struct heap ready;     /* of struct task_queue, by head */
     struct heap_node by_head;
     struct claim_queue claims; /* for any of its namespaces */
+    struct served_entry served;
     size_t tasks;
+    size_t name_len;
     char name[];
 };
 
@@ -68,6 +71,9 @@ void queues_add_ready(struct queues *queues, struct task *task);
 void queues_remove_ready(struct queues *queues, struct task *task);
 /* The claimable task of lowest rowid that matches; NULL: none. */
 struct task *queues_first(const struct queues *queues, const struct claim_filter *filter);
+
+/* NULL when no live task or held claim names it. */
+struct application *queues_application(const struct queues *queues, struct bytes name);
 
 /* Where a claim with this filter waits, made if need be; NULL when that would leave more than
  * claim_only_max names that only claims know, or the filter is too long to be kept. */

@@ -33,6 +33,12 @@ void state_set_timer(struct inflight *inflight, struct task *task, int64_t at_ms
         heap_insert(&inflight->timers, &task->timer, at_ms);
 }
 
+static void leave_state(struct inflight *inflight, const struct task *task)
+{
+    inflight->counts.by_state[task->state]--;
+    served_leave(&inflight->served, &task->queue->application->served, task->state);
+}
+
 /* --- the setter ---------------------------------------------------------------------------------
  */
 
@@ -43,8 +49,9 @@ void state_set(struct inflight *inflight, struct task *task, enum task_state to,
     assert(task->end == TASK_LIVE);
     assert(legal_from[to] & BIT(from));
     if (from != TASK_UNBORN)
-        inflight->counts.by_state[from]--;
+        leave_state(inflight, task);
     inflight->counts.by_state[to]++;
+    served_enter(&inflight->served, &task->queue->application->served, to, inflight->now_ms);
     task->state = to;
     task->due_ms = due_ms;
 
@@ -76,6 +83,7 @@ void state_unlink(struct inflight *inflight, struct task *task)
         inflight->walk = task->live.next;
     list_remove(&inflight->live, &task->live);
     state_set_timer(inflight, task, CLOCK_NEVER);
+    leave_state(inflight, task);
     map_remove(&inflight->tasks, &task->by_id);
 }
 
@@ -83,7 +91,6 @@ void state_end(struct inflight *inflight, struct task *task, enum task_end end)
 {
     assert(task->end == TASK_LIVE && end != TASK_LIVE);
     state_unlink(inflight, task);
-    inflight->counts.by_state[task->state]--;
     inflight->counts.parked -= task->parked;
     inflight->ended_as[end]++;
     task->end = end;

@@ -36,6 +36,7 @@ struct inflight {
     struct heap timers;
     struct queues queues;
     struct claims claims;
+    struct served served;
     struct list changed, ended, unconfirmed, barred, live;
     struct list_node *walk; /* of `live`: the next to be seen; NULL: no walk */
     inflight_bar_fn *is_barred;
@@ -52,7 +53,7 @@ struct inflight {
 void state_set(struct inflight *inflight, struct task *task, enum task_state to, int64_t due_ms);
 /* The row goes with the next commit; the task stays readable until the effects are done. */
 void state_end(struct inflight *inflight, struct task *task, enum task_end end);
-/* Takes the task out of every structure but `changed`. */
+/* Takes the task out of every structure but `changed`, and out of the counts by state. */
 void state_unlink(struct inflight *inflight, struct task *task);
 
 /* To be called whenever a PENDING task may have become claimable: ends it when it has expired,

@@ -101,6 +101,7 @@ static void create_engine(struct sim_node *node)
                      .publish_backoff_ms = 20,
                      .publish_backoff_max_ms = 200,
                      .parked_retry_ms = 1000,
+                     .unserved_after_ms = 500,
                      .claims_max = 100,
                      .queues_max = 100},
         .limits = {.pending_max = 20,
