@@ -390,6 +390,7 @@ static void set_gauges(struct engine *engine, const struct engine_stats *stats, 
     meter_set(meters, METER_PUBLISHING, (int64_t)stats->publishing);
     meter_set(meters, METER_PARKED, (int64_t)counts->parked);
     meter_set(meters, METER_UNCONFIRMED, (int64_t)counts->unconfirmed);
+    meter_set(meters, METER_UNSERVED, (int64_t)counts->unserved_pending);
     meter_set(meters, METER_HELD, (int64_t)counts->held_claims);
 }
 

@@ -255,6 +255,8 @@
       "Failed tasks whose dead letter cannot be published; tried every few minutes")       \
     X(METER_UNCONFIRMED, "tasks.unconfirmed", METRIC_GAUGE, 1, NO_LABELS,                  \
       "At-most-once tasks that wait for the confirmation of their offset")                 \
+    X(METER_UNSERVED, "tasks.unserved", METRIC_GAUGE, 1, NO_LABELS,                        \
+      "Pending tasks of applications that no worker asks for")                             \
     X(METER_HELD, "claims.held", METRIC_GAUGE, 1, NO_LABELS, "Calls that wait for a task") \
     X(METER_GIVEN_BACK, "claims.given_back", METRIC_COUNTER, 1, NO_LABELS,                 \
       "Tasks taken back because their worker was gone before it got them")                 \

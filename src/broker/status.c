@@ -50,6 +50,7 @@ static json_t *tasks(const struct inflight_counts *counts)
     json_object_set_new(object, "total", number(counts->tasks));
     json_object_set_new(object, "parked", number(counts->parked));
     json_object_set_new(object, "unconfirmed_at_most_once", number(counts->unconfirmed));
+    json_object_set_new(object, "unserved", number(counts->unserved_pending));
     return object;
 }
 

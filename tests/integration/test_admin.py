@@ -85,7 +85,7 @@ SCHEMA = {
     "started_at_s": NUMBER, "uptime_s": NUMBER, "admin_address": str, "grpc_address": (str, None),
     "connections": int, "streams": int, "held_claims": int,
     "tasks": dict.fromkeys(("pending", "delay", "processing", "retry", "failure", "total", "parked",
-                            "unconfirmed_at_most_once"), int),
+                            "unconfirmed_at_most_once", "unserved"), int),
     "oldest_pending_age_s": (*NUMBER, None), "backpressure": (str, None),
     "rates_per_s": dict.fromkeys(EVENTS, WINDOWS),
     "totals": dict.fromkeys((*EVENTS, "expired", "discarded", "killed", "forwarded", "deadlines_missed",

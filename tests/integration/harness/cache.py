@@ -71,7 +71,7 @@ def venv(name):
               "--disable-pip-version-check", "--requirement", pins], "")
 
     # A moved tree or another Python leaves scripts that point nowhere.
-    made_from = [pins.read_text(), sys.version, str(CACHE), os.path.realpath(sys.executable)]
+    made_from = [pins.read_text(), sys.version, str(CACHE.resolve()), os.path.realpath(sys.executable)]
     return _ensure(f"venv-{name}", made_from, make) / "bin" / "python"
 
 
