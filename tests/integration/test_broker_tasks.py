@@ -133,7 +133,7 @@ def test_huge_and_zero_deadlines(quick, grpc_client):
     assert row(b, "huge")["status"] == "Processing"
 
 
-def test_after_a_restart_deadlines_wait_for_the_grace(broker, grpc_client):
+def test_weakness_29_after_a_restart_deadlines_wait_for_the_grace(broker, grpc_client):
     b = broker(config={"processing_deadline_grace_sec": 0,
                        "upkeep_deadline_reset_skip_after_startup_sec": 3})
     client = grpc_client(b)

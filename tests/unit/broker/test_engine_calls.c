@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "world.h"
 
+#include <sqlite3.h>
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 
 /* --- claims ----------------------------------------------------------------------------------- */
@@ -193,6 +195,32 @@ static void a_batch_is_applied_in_order(void **state)
     assert_int_equal(world_counts(world).reports[REPORT_UNKNOWN_ID], 1);
 }
 
+/* Spec 13: 12: a batch is applied whole or not at all, so that sending it again is right; and what
+ * was applied already is not applied twice. */
+static void test_weakness_12_a_failed_batch_is_sent_again(void **state)
+{
+    static const char *const ids[] = {"a", "b"};
+    struct world *world = WORLD(state);
+    world_start(world);
+    world_task_at(world, 0, "a");
+    world_task_at(world, 1, "b");
+    world_expect_claim(world, "a");
+    world_expect_claim(world, "b");
+    crash_vfs_fail(world->disk, CRASH_OP_SYNC, 1, SQLITE_IOERR_FSYNC, true);
+    struct test_call *call = world_batch(world, ids, 2, ACTIVATION_RETRY);
+    assert_int_not_equal(world_turn(world), 0);
+    assert_false(call->replied);
+    assert_int_equal(world->record_count, 0);
+    world_crash(world, CRASH_POWER);
+    assert_int_equal(world_task(world, "a")->state, world_task(world, "b")->state);
+    for (int i = 0; i < 2; i++) { /* the second time because the first answer was lost */
+        call = world_batch(world, ids, 2, ACTIVATION_RETRY);
+        assert_int_equal(world_turn(world), 0);
+        assert_int_equal(call->status, GRPC_OK);
+        assert_int_equal(world->record_count, 2);
+    }
+}
+
 /* --- Enqueue in Kafka mode -------------------------------------------------------------------- */
 
 static int collect_id(void *ctx, struct bytes id)
@@ -293,6 +321,7 @@ int main(void)
         TEST(an_undelivered_claim_of_the_past),
         TEST(a_report_fetches_the_next),
         TEST(a_batch_is_applied_in_order),
+        TEST(test_weakness_12_a_failed_batch_is_sent_again),
         TEST(enqueue_replies_after_all_deliveries),
         TEST(enqueue_fails_when_one_does),
         TEST(enqueue_refused_by_the_producer),

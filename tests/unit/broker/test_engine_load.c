@@ -251,6 +251,43 @@ static void a_wall_step_changes_nothing(void **state)
     assert_int_equal(world_task(world, "a")->state, TASK_DELAY);
 }
 
+/* Spec 13: 13: a clock that is set back to before the start does not end the start-up grace. */
+static void test_weakness_13_a_clock_set_back_leaves_the_grace(void **state)
+{
+    struct world *world = WORLD(state);
+    make_file(world);
+    put_row(world, "a", "Processing", "processing_deadline = 1");
+    open_file(world);
+    world->wall_ms -= 86400000;
+    world_settle(world);
+    assert_int_equal(world_task(world, "a")->state, TASK_PROCESSING);
+    world->now_ms += 9999; /* of the 10 s of these tests */
+    world_settle(world);
+    assert_int_equal(world_task(world, "a")->state, TASK_PROCESSING);
+    world->now_ms += 1;
+    world_settle(world);
+    assert_int_equal(world_task(world, "a")->state, TASK_PENDING);
+}
+
+/* Spec 13: 29: what a worker has waits for the grace, because that worker may still report; what no
+ * worker has got (rows of the original's push mode) does not. */
+static void test_weakness_29_claimed_rows_come_back_after_a_restart(void **state)
+{
+    struct world *world = WORLD(state);
+    make_file(world);
+    put_row(world, "claimed", "Claimed", "claim_expires_at = 9000000000");
+    put_row(world, "running", "Processing", "processing_deadline = 1");
+    put_row(world, "done", "Processing", "processing_deadline = 1");
+    open_file(world);
+    world_expect_claim(world, "claimed");
+    world_expect_no_task(world);
+    world_report(world, "done", ACTIVATION_COMPLETE);
+    world_settle(world);
+    assert_null(world_task(world, "done"));
+    world_pass(world, 10000);
+    world_expect_claim(world, "running");
+}
+
 static void a_store_that_fails_to_load_is_named(void **state)
 {
     struct world *world = WORLD(state);
@@ -282,6 +319,8 @@ int main(void)
         TEST(claimed_at_crash_ends_by_its_policy),
         TEST(milliseconds_survive_a_restart),
         TEST(a_wall_step_changes_nothing),
+        TEST(test_weakness_13_a_clock_set_back_leaves_the_grace),
+        TEST(test_weakness_29_claimed_rows_come_back_after_a_restart),
         TEST(a_store_that_fails_to_load_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,7 +78,96 @@ static void ends_are_counted_once(void **state)
     }
 }
 
-static void a_late_report_is_ignored(void **state)
+/* Spec 13: 1: a dead letter that its topic does not take loses nothing, and is seen. */
+static void test_weakness_01_a_failed_dead_letter_keeps_its_row(void **state)
+{
+    struct world *world = WORLD(state);
+    world_start(world);
+    world_task_at(world, 0, "a");
+    world_settle(world);
+    world_expect_claim(world, "a");
+    world_report(world, "a", ACTIVATION_FAILURE);
+    world_settle(world);
+    world_deliver(world, 0, TOPIC_FAILED);
+    world_settle(world);
+    assert_counter(world, "publish.failures", "", 1);
+    world_pass(world, 100);
+    world_settle(world);
+    assert_string_equal(world->records[1].topic, "dlq"); /* tried again */
+    world_deliver(world, 1, TOPIC_IMPOSSIBLE);
+    world_settle(world);
+    assert_true(world_has_header(&world->records[2], "taskmill-id", "a")); /* a notice instead */
+    world_deliver(world, 2, TOPIC_DELIVERED);
+    world_settle(world);
+    assert_int_equal(seek(world, "tasks.parked", "").sum, 1);
+    assert_counter(world, "upkeep.task.state_transition", "failed", 0);
+    world_crash(world, CRASH_POWER);
+    world_settle(world);
+    assert_int_equal(world_sql_int(world, "SELECT count(*) FROM inflight_taskactivations"), 1);
+    assert_string_equal(world->records[0].topic, "dlq");
+    world_deliver(world, 0, TOPIC_DELIVERED);
+    world_settle(world);
+    assert_counter(world, "upkeep.task.state_transition", "failed", 1);
+    assert_int_equal(world_counts(world).tasks, 0);
+}
+
+/* Spec 13: 4, kept as it is: dropped whatever their policy, before they are stored and after. */
+static void test_weakness_04_expired_tasks_are_dropped_and_counted(void **state)
+{
+    struct world *world = WORLD(state);
+    world_start(world);
+    struct activation activation = world_activation("late");
+    activation.retry_state.on_attempts_exceeded = ON_ATTEMPTS_EXCEEDED_DEADLETTER;
+    activation.has_expires = true;
+    activation.expires = 10;
+    world_record(world, 0, &activation);
+    world_settle(world);
+    world_pass(world, 11000);
+    world_settle(world); /* nobody came for it */
+    world_record(world, 1, &activation);
+    world_settle(world);
+    assert_counter(world, "upkeep.cleanup_action", "removed_expired", 1);
+    assert_counter(world, "filter.expired_at_consumer", world->source_options.topic, 1);
+    assert_int_equal(world->record_count, 0);
+    assert_int_equal(world_counts(world).tasks, 0);
+}
+
+/* Spec 13: 5, kept as it is: neither their failure nor that of their retry makes a dead letter. */
+static void test_weakness_05_raw_tasks_are_discarded_and_counted(void **state)
+{
+    struct world *world = WORLD(state);
+    world_start(world);
+    world_raw_record(world, 0, "event");
+    world_raw_record(world, 1, "event");
+    world_settle(world);
+    for (int i = 0; i < 2; i++) {
+        struct test_call *claim = world_claim(world);
+        assert_int_equal(world_turn(world), 0);
+        assert_int_equal(claim->status, GRPC_OK);
+        struct test_call *report =
+            world_report(world, claim->id, i ? ACTIVATION_RETRY : ACTIVATION_FAILURE);
+        report->call.status.has_max_attempts = i;
+        report->call.status.max_attempts = 2;
+        world_settle(world);
+    }
+    assert_counter(world, "upkeep.cleanup_action", "delete_discarded", 1);
+    assert_int_equal(world->record_count, 1); /* the retry */
+    world_deliver(world, 0, TOPIC_DELIVERED);
+    struct blob *retry = blob_copy(buf_bytes(&world->records[0].payload));
+    world_record_at(world, 0, 2, retry);
+    world_settle(world);
+    struct test_call *claim = world_claim(world);
+    assert_int_equal(world_turn(world), 0);
+    world_report(world, claim->id, ACTIVATION_FAILURE);
+    world_settle(world);
+    assert_counter(world, "upkeep.cleanup_action", "delete_discarded", 2);
+    assert_counter(world, "upkeep.cleanup_action", "publish_deadlettered", 0);
+    assert_int_equal(world->record_count, 1);
+    assert_int_equal(world_counts(world).tasks, 0);
+}
+
+/* Spec 13: 11, INV-6: who comes too late changes nothing, except that a task that was done is. */
+static void test_weakness_11_late_reports_are_ignored_and_counted(void **state)
 {
     struct world *world = WORLD(state);
     world_start(world);
@@ -87,10 +176,47 @@ static void a_late_report_is_ignored(void **state)
     world_expect_claim(world, "a");
     world_pass(world, 1000000);
     world_settle(world);
+    assert_counter(world, "upkeep.cleanup_action", "processing_deadline_exceeded", 1);
     world_report(world, "a", ACTIVATION_RETRY);
+    world_report(world, "a", ACTIVATION_FAILURE);
     world_settle(world);
     assert_counter(world, "grpc_server.set_status", "ignored,Retry", 1);
-    assert_counter(world, "upkeep.cleanup_action", "processing_deadline_exceeded", 1);
+    assert_counter(world, "grpc_server.set_status", "ignored,Failure", 1);
+    assert_int_equal(world_task(world, "a")->state, TASK_PENDING);
+    world_report(world, "a", ACTIVATION_COMPLETE);
+    world_settle(world);
+    assert_counter(world, "upkeep.task.state_transition", "completed", 1);
+    world_report(world, "a", ACTIVATION_RETRY); /* the original published it again */
+    world_settle(world);
+    assert_counter(world, "grpc_server.set_status", "not_found,Retry", 1);
+    assert_int_equal(world->record_count, 0);
+}
+
+/* Spec 13: 33, kept as it is: the worker decides how often; each retry is counted. */
+static void test_weakness_33_retries_beyond_max_attempts_are_counted(void **state)
+{
+    struct world *world = WORLD(state);
+    struct activation activation = world_activation("a");
+    activation.retry_state.attempts = 7;
+    activation.retry_state.max_attempts = 3;
+    world_start(world);
+    world_record(world, 0, &activation);
+    activation = world_activation("b");
+    activation.retry_state = (struct retry_state){0};
+    world_record(world, 1, &activation);
+    world_settle(world);
+    world_expect_claim(world, "a");
+    world_expect_claim(world, "b");
+    world_report(world, "a", ACTIVATION_RETRY);
+    world_report(world, "b", ACTIVATION_RETRY);
+    world_settle(world);
+    assert_int_equal(world->record_count, 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_string_equal(world->records[i].topic, "retries");
+        world_deliver(world, i, TOPIC_DELIVERED);
+    }
+    world_settle(world);
+    assert_counter(world, "upkeep.task.state_transition", "retried", 2);
 }
 
 static void a_batch_tells_what_changed_nothing(void **state)
@@ -270,7 +396,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(ends_are_counted_once),
-        TEST(a_late_report_is_ignored),
+        TEST(test_weakness_01_a_failed_dead_letter_keeps_its_row),
+        TEST(test_weakness_04_expired_tasks_are_dropped_and_counted),
+        TEST(test_weakness_05_raw_tasks_are_discarded_and_counted),
+        TEST(test_weakness_11_late_reports_are_ignored_and_counted),
+        TEST(test_weakness_33_retries_beyond_max_attempts_are_counted),
         TEST(a_batch_tells_what_changed_nothing),
         TEST(intake_is_counted_by_topic),
         TEST(partitions_come_and_go),

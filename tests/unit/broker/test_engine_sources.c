@@ -46,7 +46,8 @@ static void steps_back_are_dropped_and_jumps_taken(void **state)
     assert_int_equal(world_stats(world).outbox, 0);
 }
 
-static void duplicates_are_dropped_and_free_their_offset(void **state)
+/* Spec 13: 7, kept as it is, and counted. */
+static void test_weakness_07_duplicates_are_dropped_and_counted(void **state)
 {
     struct world *world = WORLD(state);
     world_start(world);
@@ -346,7 +347,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(steps_back_are_dropped_and_jumps_taken),
-        TEST(duplicates_are_dropped_and_free_their_offset),
+        TEST(test_weakness_07_duplicates_are_dropped_and_counted),
         TEST(the_expired_are_dropped_at_intake),
         TEST(delays_are_capped_from_now),
         TEST(a_revoke_is_answered_after_the_commit_and_the_offsets),

@@ -74,6 +74,38 @@ static void a_retry_is_rewritten_and_its_row_waits(void **state)
     assert_int_equal(world_counts(world).retried, 1);
 }
 
+/* Spec 13: 8: whether the report was lost or the broker, the retry goes out again under one id. */
+static void test_weakness_08_a_repeated_retry_keeps_its_id(void **state)
+{
+    struct world *world = WORLD(state);
+    char id[IDENT_DASHED_LEN + 1];
+    ident_retry(id, bytes_str("a"), 0);
+    start_plain(world);
+    world_report(world, "a", ACTIVATION_RETRY);
+    assert_int_equal(world_turn(world), 0);
+    world_deliver(world, 0, TOPIC_FAILED); /* it says: it may be there all the same */
+    assert_int_equal(world_turn(world), 0);
+    world_pass(world, 100);
+    assert_int_equal(world_turn(world), 0);
+    assert_int_equal(world->record_count, 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_true(bytes_equal_str(parsed(&world->records[i]).id, id));
+    world_crash(world, CRASH_POWER);
+    assert_int_equal(world_turn(world), 0);
+    assert_int_equal(world->record_count, 1);
+    assert_true(bytes_equal_str(parsed(&world->records[0]).id, id));
+
+    struct blob *twice = blob_copy(buf_bytes(&world->records[0].payload));
+    world_assign(world, 0, 1, 1, "");
+    world_record_at(world, 0, 1, blob_ref(twice)); /* both copies come in: one task */
+    world_record_at(world, 0, 2, twice);
+    world_pass(world, 60000); /* past its delay */
+    world_settle(world);
+    assert_int_equal(world_counts(world).duplicates, 1);
+    world_expect_claim(world, id);
+    world_expect_no_task(world);
+}
+
 /* The worker's own wishes go into the stored payload and, through it, into the retry. */
 static void a_retry_with_wishes(void **state)
 {
@@ -375,6 +407,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_retry_is_rewritten_and_its_row_waits),
+        TEST(test_weakness_08_a_repeated_retry_keeps_its_id),
         TEST(a_retry_with_wishes),
         TEST(headers_and_unknown_fields_survive),
         TEST(failed_publishes_back_off),

@@ -466,6 +466,25 @@ void world_record_at(struct world *world, int32_t partition, int64_t offset, str
     world_post(world, &event->event);
 }
 
+void world_raw_record(struct world *world, int64_t offset, const char *payload)
+{
+    const struct intake_raw raw = {.cluster = "main",
+                                   .topic = "events",
+                                   .application = "app",
+                                   .namespace = "ns",
+                                   .taskname = "ns.task",
+                                   .duration_s = 10,
+                                   .compression_level = INTAKE_RAW_PLAIN};
+    struct topic_record record = {
+        .offset = offset, .timestamp_ms = world->wall_ms, .payload = bytes_str(payload)};
+    struct engine_records *event =
+        engine_event_new(EVENT_RECORDS, sizeof *event + sizeof event->items[0]);
+    event->count = 1;
+    gate_take(engine_gate(world->engine), 1);
+    intake_raw_record(&event->items[0], &record, &raw, &world->options.intake, world->wall_ms);
+    world_post(world, &event->event);
+}
+
 void world_record(struct world *world, int64_t offset, const struct activation *activation)
 {
     world_record_at(world, 0, offset, world_payload(activation));

@@ -120,6 +120,8 @@ struct blob *world_payload(const struct activation *activation);
  * taken over; NULL: a tombstone. */
 void world_record_at(struct world *world, int32_t partition, int64_t offset, struct blob *payload);
 void world_record(struct world *world, int64_t offset, const struct activation *activation);
+/* A message of a raw topic at this offset of partition 0, read as a task of app, ns, ns.task. */
+void world_raw_record(struct world *world, int64_t offset, const char *payload);
 /* A plain task at this offset of partition 0, posted. */
 void world_task_at(struct world *world, int64_t offset, const char *id);
 void world_assign(struct world *world, int32_t partition, int64_t start, int64_t committed,
