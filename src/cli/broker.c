@@ -13,6 +13,7 @@ extern char **environ;
 
 static const char usage[] =
     "usage: taskmill broker [-c FILE] [-r broker|migrations]\n"
+    "       taskmill broker config check|print|keys [FILE]      (the same as taskmill config)\n"
     "\n"
     "Takes task activations from Kafka or from producers, keeps them in a local SQLite file and\n"
     "hands them to workers over gRPC.\n"
@@ -56,6 +57,8 @@ static int run(const char *path)
 
 int cmd_broker(int argc, char **argv)
 {
+    if (argc >= 2 && strcmp(argv[1], "config") == 0)
+        return cmd_config(argc - 1, argv + 1);
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"run", required_argument, NULL, 'r'},
                                             {"help", no_argument, NULL, 'h'},

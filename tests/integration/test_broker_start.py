@@ -81,6 +81,24 @@ def test_bad_configuration_is_one_clear_line(tmp_path, text, parts):
         assert part in line, line
 
 
+@pytest.mark.parametrize("words", [("config",), ("broker", "config")])
+def test_configuration_is_checked_and_printed(tmp_path, words):
+    file = tmp_path / "config.yml"
+    file.write_text("embedded: true\ngrpc_shared_secret: [geheim]\n")
+    env = {"PATH": "/usr/bin:/bin", "TASKBROKER_GRPC_PORT": "50099"}
+
+    def run(verb):
+        return subprocess.run([program(), *words, verb, file], env=env, capture_output=True, text=True,
+                              timeout=20)
+    assert run("check").returncode == 0
+    printed = run("print")
+    assert printed.returncode == 0 and "geheim" not in printed.stdout
+    assert re.search(r"grpc_port: 50099 .*TASKBROKER_GRPC_PORT", printed.stdout)
+    assert re.search(r"embedded: true .*config.yml:1", printed.stdout)
+    file.write_text("embedded: maybe\n")
+    assert run("check").returncode == 1
+
+
 def test_missing_configuration_file(tmp_path):
     done = taskbroker("-c", tmp_path / "nowhere.yml")
     assert done.returncode == 1 and "nowhere.yml" in done.stderr and len(done.stderr.splitlines()) == 1
