@@ -103,4 +103,8 @@ struct config_node *config_env_value(struct bytes text, struct config_where wher
 void config_warn(struct config_warnings *warnings, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Appends the rest of the file; name stands for it in messages. ERR_IO; ERR_TOO_LARGE above
+ * CONFIG_FILE_MAX. */
+int config_read_text(int fd, const char *name, struct buf *text, struct err_text *why);
+
 #endif

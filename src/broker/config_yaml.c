@@ -283,7 +283,7 @@ static int open_upwards(const char *path, char **found)
     return fd;
 }
 
-static int read_all(int fd, const char *name, struct buf *text, struct err_text *why)
+int config_read_text(int fd, const char *name, struct buf *text, struct err_text *why)
 {
     while (text->len <= CONFIG_FILE_MAX) {
         buf_reserve(text, 65536);
@@ -305,7 +305,7 @@ int config_file_read(const char *path, struct buf *text, char **found, struct er
     int rv;
 
     if (fd >= 0) {
-        rv = read_all(fd, *found, text, why);
+        rv = config_read_text(fd, *found, text, why);
         close(fd);
     } else if (errno == ENOENT) {
         rv = err_set(

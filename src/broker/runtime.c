@@ -214,22 +214,6 @@ static int no_file(const char *path, struct err_text *why)
     return err_set(why, code, "%s: %s", path, strerror(errno));
 }
 
-static int read_text(int fd, const char *path, struct buf *text, struct err_text *why)
-{
-    while (text->len <= CONFIG_FILE_MAX) {
-        buf_reserve(text, 65536);
-        ssize_t n = read(fd, text->ptr + text->len, 65536);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return no_file(path, why);
-        if (n == 0)
-            return 0;
-        text->len += (size_t)n;
-    }
-    return 0; /* too long: the parser says so */
-}
-
 int runtime_read(struct runtime **out, const char *path, struct config_warnings *warnings,
                  struct err_text *why)
 {
@@ -245,7 +229,7 @@ int runtime_read(struct runtime **out, const char *path, struct config_warnings 
     else if (!S_ISREG(st.st_mode))
         rc = err_set(why, ERR_INVALID, "%s: not a regular file", path);
     else
-        rc = read_text(fd, path, &text, why);
+        rc = config_read_text(fd, path, &text, why);
     close(fd);
     if (rc == 0)
         rc = runtime_parse(out, path, buf_bytes(&text), warnings, why);

@@ -186,6 +186,18 @@ static void store_free(struct store *store)
     mem_free(store);
 }
 
+/* The end of an open that got as far as the file. */
+static int hand_out(struct store *store, int rv, struct store **out, struct err_text *why)
+{
+    if (rv) {
+        err_set(why, rv, "%s", store->failed ? store->why.s : err_string(rv));
+        store_free(store);
+        return rv;
+    }
+    *out = store;
+    return 0;
+}
+
 int store_open(struct store **out, const struct store_options *options, struct err_text *why)
 {
     struct store *store = (struct store *)mem_zalloc(sizeof *store);
@@ -196,16 +208,8 @@ int store_open(struct store **out, const struct store_options *options, struct e
     if (!rv && !options->no_lock)
         rv = lock_take(store->path, options->lock_wait_ms ? options->lock_wait_ms : LOCK_WAIT_MS,
                        &store->lock_fd, why);
-    if (rv)
-        goto fail;
-    rv = prepare_file(store, options);
-    if (rv) {
-        err_set(why, rv, "%s", store->failed ? store->why.s : err_string(rv));
-        goto fail;
-    }
-    *out = store;
-    return 0;
-fail:
+    if (!rv)
+        return hand_out(store, prepare_file(store, options), out, why);
     store_free(store);
     return rv;
 }
@@ -273,16 +277,8 @@ int offline_open(struct store **out, const struct store_options *options, bool r
     store->read_only = read_only;
     if (!rv && !options->no_lock)
         rv = offline_lock(store, why);
-    if (rv)
-        goto fail;
-    rv = offline_prepare(store, options);
-    if (rv) {
-        err_set(why, rv, "%s", store->failed ? store->why.s : err_string(rv));
-        goto fail;
-    }
-    *out = store;
-    return 0;
-fail:
+    if (!rv)
+        return hand_out(store, offline_prepare(store, options), out, why);
     store_free(store);
     return rv;
 }
