@@ -13,7 +13,7 @@ from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
 
 from harness.kafka import GROUP, topics_config
 from harness.process import wait_for
-from harness.rpc import FAILURE, RETRY, activation
+from harness.rpc import COMPLETE, FAILURE, RETRY, activation
 from harness.worker import Worker
 from test_clients_python import example  # noqa: F401  (a fixture)
 
@@ -177,3 +177,38 @@ def test_our_worker_runs_them(kafka, raw_broker, tmp_path):
         wait_for(lambda: b.statuses() == {}, "an empty store")
     finally:
         worker.kill9()
+
+
+def test_a_self_hosted_installation_starts_unchanged(kafka, broker, grpc_client, tmp_path):
+    """Seven raw topics beside taskworker; address, database and statsd come from the environment."""
+    stem = kafka.unique_topic("installation")
+    raw = [f"{stem}.raw-{i}" for i in range(7)]
+    tasks, dlq = f"{stem}.tasks", f"{stem}.dlq"
+    b = broker(
+        config={
+            "create_missing_topics": True, "kafka_retry_topic": tasks, "kafka_deadletter_topic": dlq,
+            "kafka_auto_offset_reset": "earliest",
+            "kafka_clusters": {"default": {"address": "127.0.0.1:9092"}},
+            "kafka_topics": {
+                tasks: {"cluster": "default", "consumer_group": f"{stem}-group"},
+                dlq: {"cluster": "default", "consumer_group": f"{stem}-group", "produce_only": True},
+                **{name: {"cluster": "default", "consumer_group": f"{stem}-raw",
+                          "raw": {**RAW, "application": "sentry", "taskname": name}} for name in raw}}},
+        env={"TASKBROKER_KAFKA_CLUSTERS__DEFAULT__ADDRESS": kafka.bootstrap,
+             "TASKBROKER_DB_PATH": str(tmp_path / "moved.sqlite"),
+             "TASKBROKER_STATSD_ADDR": "127.0.0.1:9"})
+    for name in raw:
+        kafka.produce(name, [name.encode()])
+    kafka.produce(tasks, [activation("plain", application="sentry").SerializeToString()])
+    client = grpc_client(b)
+    found = set()
+
+    def run():
+        task = client.get_task(application="sentry")
+        if task is not None:
+            client.set_status(task.id, COMPLETE)
+            found.add(task.taskname)
+        return len(found) == 8
+    wait_for(run, lambda: f"the tasks of all topics, not only {found}", 60)
+    assert found == {"plain", *raw}
+    assert (tmp_path / "moved.sqlite").exists()
