@@ -340,6 +340,19 @@ def test_fetch_next(client, b):
     assert b.statuses() == {"Processing": 1}
 
 
+def test_batch_status_updates_changes_nothing(broker, grpc_client):
+    """The original answers before the report is stored, and forgets fetch_next_task."""
+    b = broker(config={"batch_status_updates": True, "status_update_batch_size": 100,
+                       "status_update_interval_ms": 60000})
+    client = grpc_client(b)
+    client.enqueue([activation(id="first"), activation(id="second")])
+    assert client.get_task().id == "first"
+    assert client.set_status("first", COMPLETE, fetch_next=True).id == "second"
+    assert b.statuses() == {"Processing": 1}
+    client.set_status("second", COMPLETE)
+    assert b.statuses() == {}
+
+
 def test_fetch_next_is_never_held(client):
     task = claimed(client)
     next_task, seconds = timed(lambda: client.set_status(task.id, COMPLETE, fetch_next=True))

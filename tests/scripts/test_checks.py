@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+import check_compatibility  # noqa: E402
 import check_rooms  # noqa: E402
 import check_tidy  # noqa: E402
 import run_tests  # noqa: E402
@@ -102,6 +103,49 @@ CMOCKA = """\
 
  1 FAILED TEST(S)
 """
+
+
+class Compatibility(unittest.TestCase):
+    FILES = {"a.py": "def test_x(): pass\ndef test_weakness_02_y(): pass\ndef helper(): pass\n",
+             "a.c": "static void b(void **state)\n{\n}\nstatic void gone(void **state)\n{\n}\n"
+                    "#define TEST(name) cmocka_unit_test(name)\nTEST(b),\n"}
+
+    def found(self, name):
+        return check_compatibility.tests_in(name, self.FILES[name]) if name in self.FILES else None
+
+    def row(self, cell, status):
+        return len(list(check_compatibility.row_problems(cell, status, self.found)))
+
+    def test_only_what_runs_is_a_test(self):
+        self.assertEqual(self.found("a.py"), {"test_x", "test_weakness_02_y"})
+        self.assertEqual(self.found("a.c"), {"b"})
+
+    def test_tests_of_a_row_exist(self):
+        self.assertEqual(self.row("`a.py::test_x`, `::test_weakness_02_y`, `a.c::b`", "same"), 0)
+        self.assertEqual(self.row("`a.py::helper`, `::test_gone`, `none.py::test_x`, `a.c::gone`", "same"), 4)
+        self.assertEqual(self.row("`::test_x`", "same"), 1)
+
+    def test_status_and_reason(self):
+        self.assertEqual(self.row("no test", "same"), 0)
+        self.assertEqual(self.row("-", "better: faster"), 1)
+        self.assertEqual(self.row("-", "not supported yet: push mode"), 0)
+        self.assertEqual(self.row("`a.c::b`", "kept"), 1)
+        self.assertEqual(self.row("`a.c::b`", "fine"), 1)
+
+    def test_weaknesses_and_their_rows(self):
+        page = "\n".join(["| section | what | tests | status |", "|---|---|---|---|"] +
+                         [f"| {s} | | no test | same |" for s in check_compatibility.SECTIONS] +
+                         [f"| 13.{n} | | - | not applicable: here |" for n in range(1, 41)])
+        found = [why for _, why in check_compatibility.problems(
+            page.replace("| 13.1 | | - | not applicable: here |", "| 13.1 | | `a.c::b` | better |"),
+            self.found, {("a.py", "test_weakness_02_y")})]
+        self.assertEqual(found, ["no test of this row is called test_weakness_01_...",
+                                 "weakness 41 has no row 13.41",
+                                 "row 13.2 does not name a.py::test_weakness_02_y"])
+
+    def test_sections_are_not_forgotten(self):
+        found = [why for _, why in check_compatibility.problems("", self.found, set())]
+        self.assertEqual(len(found), len(check_compatibility.SECTIONS) + check_compatibility.WEAKNESSES)
 
 
 class Counting(unittest.TestCase):

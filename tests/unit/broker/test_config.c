@@ -245,6 +245,18 @@ static void keys_without_effect_are_named(void **state)
     expect_warning("sentry_dsn: http://x", NO_ENV, "Sentry is not supported yet");
 }
 
+/* The original takes the first two, and panics. */
+static void timers_of_zero_are_refused(void **state)
+{
+    (void)state;
+    expect_error("upkeep_task_interval_ms: 0", NO_ENV, ERR_INVALID,
+                 "c.yml:1: upkeep_task_interval_ms must be");
+    expect_error("maintenance_task_interval_ms: 0", NO_ENV, ERR_INVALID,
+                 "c.yml:1: maintenance_task_interval_ms must be");
+    expect_error("runtime_metrics_interval: 0s", NO_ENV, ERR_INVALID,
+                 "c.yml:1: runtime_metrics_interval must be");
+}
+
 static void warnings_are_bounded(void **state)
 {
     (void)state;
@@ -424,6 +436,7 @@ int main(void)
         cmocka_unit_test(the_new_key_wins_even_at_its_default),
         cmocka_unit_test(unknown_keys_are_warned_about_once),
         cmocka_unit_test(keys_without_effect_are_named),
+        cmocka_unit_test(timers_of_zero_are_refused),
         cmocka_unit_test(warnings_are_bounded),
         cmocka_unit_test(values_must_fit_together),
         cmocka_unit_test(what_comes_later_is_said_in_one_line),
