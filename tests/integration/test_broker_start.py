@@ -15,6 +15,7 @@ import pytest
 from clients.http2 import END_HEADERS, HEADERS, PING, START, frame, headers, read_frames
 from harness.broker import program
 from harness.cache import ROOT
+from harness.process import wait_for
 from harness.rpc import COMPLETE, CONSUMER, activation
 
 
@@ -159,6 +160,16 @@ def test_json_log(broker):
     b.stop()
     records = [json.loads(line) for line in b.log().splitlines()]
     assert any(r["message"] == "stopped" and r["level"] == "INFO" and r["target"] for r in records)
+
+
+def test_port_0_serves_no_calls(kafka, broker):
+    b = broker(kafka=kafka, start=False, config={"grpc_port": 0})
+    b.start(wait=False)
+    b.wait_log("grpc_port is 0: no gRPC server")
+    kafka.produce(b.topic, [activation(id="x").SerializeToString()])
+    wait_for(lambda: b.statuses() == {"Pending": 1}, "the task to be stored", 20)
+    b.stop()
+    assert not re.search("ERROR", b.log())
 
 
 # --- what can be wrong around it

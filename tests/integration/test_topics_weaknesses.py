@@ -7,8 +7,26 @@ import sqlite3
 from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
 
 from harness.process import wait_for
-from harness.rpc import COMPLETE, DISCARD, RETRY, activation
+from harness.rpc import COMPLETE, DEADLETTER, DISCARD, FAILURE, RETRY, activation
 from test_broker_kafka import bad_enum, far_future
+
+
+def test_weakness_01_a_dead_letter_that_is_too_large_keeps_its_row(kafka, broker, grpc_client):
+    """The topic gets a notice that says which task; the task itself waits in the file for a larger topic."""
+    dlq = kafka.create_topic(f"{kafka.unique_topic('small')}-dlq", config={"max.message.bytes": "5000"})
+    b = broker(kafka=kafka, config={"kafka_deadletter_topic": dlq})
+    sent = activation(id="large", kwargs={"pad": "x" * 8000}, on_exceeded=DEADLETTER)
+    kafka.produce(b.topic, [sent.SerializeToString()])
+    client = grpc_client(b)
+    client.set_status(client.get_task(timeout_s=20).id, FAILURE)
+    notice, = kafka.wait_records(dlq, 1)
+    assert notice.header("taskmill-id") == "large"
+    assert b.log().count("deadletter.publish.failure: dead letter not published") == 1
+    assert b.statuses() == {"Failure": 1}
+    b.stop()
+    b.start()
+    assert len(kafka.wait_records(dlq, 2)) == 2
+    assert b.statuses() == {"Failure": 1}
 
 
 def test_weakness_14_poison_does_not_come_back(kafka, broker, grpc_client):
