@@ -27,6 +27,11 @@ static int64_t available_ms(const struct source *source)
                                                           : source->not_before_ms;
 }
 
+static uint32_t load_of(const struct source *source)
+{
+    return source->open + source->held;
+}
+
 struct source *claims_pick(struct claims *claims, bool idle_only, int64_t now_ms)
 {
     struct source *best = NULL;
@@ -36,7 +41,7 @@ struct source *claims_pick(struct claims *claims, bool idle_only, int64_t now_ms
 
         if (available_ms(source) > now_ms || (idle_only && source->open > 0))
             continue;
-        if (best == NULL || source->open < best->open)
+        if (best == NULL || load_of(source) < load_of(best))
             best = source;
     }
     if (best != NULL)

@@ -33,6 +33,7 @@ struct source {
     struct peer *peer;
     uint32_t application; /* index */
     uint32_t open;        /* calls under way */
+    uint32_t held;        /* its tasks that wait or run here, or may come with a report's answer */
     uint32_t in_row;      /* tasks taken with reports since it was picked last */
     uint32_t empties;     /* answers "nothing" in a row that were not held */
     int64_t not_before_ms;
@@ -44,8 +45,9 @@ struct claims {
     size_t open; /* over all sources */
 };
 
-/* The available source with the fewest calls, taking turns among equals; NULL if there is none.
- * With `idle_only`, only sources without any call. */
+/* The available source with the fewest calls and held tasks, taking turns among equals; NULL if
+ * there is none. With `idle_only`, only sources without any call. Counting both keeps a busy worker
+ * from drifting to one broker: where a task was taken, the next ones come with the reports. */
 struct source *claims_pick(struct claims *claims, bool idle_only, int64_t now_ms);
 /* When an unavailable source becomes available; CLOCK_NEVER if none will by time alone. */
 int64_t claims_next_ms(const struct claims *claims, int64_t now_ms);

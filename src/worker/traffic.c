@@ -245,6 +245,7 @@ static void report_done(void *ctx, const struct rpc_result *result)
 
     worker->sent--;
     worker->hopeful -= job->fetch_next;
+    job->source->held -= job->fetch_next;
     if (result->status == GRPC_OK || result->status == GRPC_NOT_FOUND) {
         host_ok(host);
         if (result->status == GRPC_OK && job->fetch_next)
@@ -283,6 +284,7 @@ static void send_report(struct worker *worker, struct job *job)
         retry_fill_report(&job->task->options.retry, &request);
     set_status_encode(&request, &message);
     worker->hopeful += job->fetch_next;
+    job->source->held += job->fetch_next;
     worker->sent++;
     host->dirty = true;
     rpc_client_call(host->rpc, CONSUMER_SET_STATUS, buf_bytes(&message), REPORT_TIMEOUT_MS,
@@ -294,6 +296,7 @@ void traffic_report(struct worker *worker, struct job *job, enum activation_stat
 {
     job->status = status;
     job->worker = worker;
+    job->source->held--;
     send_report(worker, job);
 }
 

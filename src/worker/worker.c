@@ -98,6 +98,7 @@ void worker_take_task(struct worker *worker, struct source *source, struct bytes
         worker_free_job(job);
         return;
     }
+    source->held++;
     job->id = a.id;
     job->attempts = a.retry_state.attempts;
     job->deadline_ms = limit_ms(a.processing_deadline_duration);
@@ -181,6 +182,7 @@ static void assign_jobs(struct worker *worker)
             log_warn(WORKER_TARGET,
                      LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
                      "a claimed task found no free child in time; it is left to the broker");
+            job->source->held--;
             worker_free_job(job);
             continue;
         }

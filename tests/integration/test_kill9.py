@@ -81,11 +81,8 @@ def disk(tmp_path):
 def check(count, what, capsys):
     with capsys.disabled():
         print(f"\n{what}: {count}")
-    assert count.lost == 0, f"{count}: {count.lost_keys[:20]}"
-    assert count.doubled_at_most_once == 0, f"{count}: {count.doubled_keys[:20]}"
-    assert not count.dead_at_least_once, f"{count}: {count.dead_at_least_once[:20]}"
+    count.check()
     # Otherwise the test proved nothing.
-    assert count.produced > 1000 and count.run > 1000
     assert count.dead_lettered > 0, "no at-most-once task was ever claimed at a kill"
 
 

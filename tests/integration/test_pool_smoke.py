@@ -54,7 +54,4 @@ def test_partitions_move_under_load(kafka, broker, tmp_path, capsys):
     count = load.finish()
     with capsys.disabled():
         print(f"\ntwo brokers, 6 joins, 2 leaves, 4 kills: {count}")
-    assert count.lost == 0, f"{count}: {count.lost_keys[:20]}"
-    assert count.doubled_at_most_once == 0, f"{count}: {count.doubled_keys[:20]}"
-    assert not count.dead_at_least_once, f"{count}: {count.dead_at_least_once[:20]}"
-    assert count.run > 1000
+    count.check()

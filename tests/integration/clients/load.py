@@ -3,10 +3,15 @@
 
     load = Load(kafka, topic, dlq_topic, folder)
     load.start(addresses, rate=400)      tasks flow: half of them at-most-once, some of the others retry
+    load.add(make)                       a worker of another kind: make(log) -> a Process or the like
     ... kill, restart, rebalance ...
     load.stop_producing()
     load.wait_done(brokers, group)       stores empty, everything committed
-    count = load.finish()                print(count); count.lost == 0 ...
+    count = load.finish()                print(count); count.check()
+
+The tasks of each batch go to one partition, the batches to all in turn. Other workers write `returned`
+where logging_worker.py writes `ok`: they do not know whether a report arrived. After wait_done that
+makes no difference, since nothing but its report, or a dead letter, takes a task from a store.
 """
 
 import sys
@@ -14,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
@@ -42,6 +48,13 @@ class Count:
         return (f"produced {self.produced} / run {self.run} / doubled {self.doubled} "
                 f"(at-most-once {self.doubled_at_most_once}) / dead-lettered {self.dead_lettered} / "
                 f"lost {self.lost}")
+
+    def check(self):
+        """Each task has ended, and none that must not has run twice or is among the dead letters."""
+        assert self.lost == 0, f"{self}: {self.lost_keys[:20]}"
+        assert self.doubled_at_most_once == 0, f"{self}: {self.doubled_keys[:20]}"
+        assert not self.dead_at_least_once, f"{self}: {self.dead_at_least_once[:20]}"
+        assert self.produced > 1000 and self.run > 1000, f"{self}: too few to prove anything"
 
 
 def at_most_once(number):
@@ -73,31 +86,38 @@ class Load:
         self._stop = threading.Event()
         self._failure = None
         self.produced = 0
+        self.rate = 0  # tasks a second; may be changed while it runs
 
     # --- while it runs
 
     def start(self, addresses, rate=400, processes=2, threads=4, drop=0.01):
-        """drop: share of the runs that are never reported."""
+        """drop: share of the runs that are never reported. Without processes: see add()."""
         for i in range(processes):
             self.add_worker(addresses, threads, drop)
-        self._producer = threading.Thread(target=self._produce, args=(rate,), daemon=True)
+        self.rate = rate
+        self._producer = threading.Thread(target=self._produce, daemon=True)
         self._producer.start()
 
     def add_worker(self, addresses, threads=4, drop=0.01):
-        i = len(self._workers)
-        argv = [sys.executable, "-B", WORKER, self._log_path(i), drop, threads, *addresses]
-        self._workers.append(Process(argv, self._folder / f"worker{i}.txt"))
+        self.add(lambda log: Process([sys.executable, "-B", WORKER, log, drop, threads, *addresses],
+                                     log.with_suffix(".txt")))
+
+    def add(self, make):
+        """make(log) starts a worker that writes to that file; it must end with 0 on SIGTERM."""
+        self._workers.append(make(self._log_path(len(self._workers))))
 
     def _log_path(self, i):
         return self._folder / f"runs{i}.log"
 
-    def _produce(self, rate):
-        batch = max(1, rate // BATCHES_PER_S)
+    def _produce(self):
         due = time.monotonic()
         try:
+            partitions = cycle(self._kafka.partitions(self._topic))
             while not self._stop.wait(max(0, due - time.monotonic())):
+                batch = max(1, self.rate // BATCHES_PER_S)
                 numbers = range(self.produced, self.produced + batch)
-                self._kafka.produce(self._topic, [_task(n, self._deadline_s) for n in numbers])
+                self._kafka.produce(self._topic, [_task(n, self._deadline_s) for n in numbers],
+                                    next(partitions))
                 self.produced += batch
                 due = max(due + 1 / BATCHES_PER_S, time.monotonic() - 1)
         except BaseException as error:
@@ -150,7 +170,7 @@ class Load:
         for worker in self._workers:
             worker.signal(15)
         for worker in self._workers:
-            code = worker.wait(15)
+            code = worker.wait(30)
             assert code == 0, worker.log()[-4000:]
         return self._count()
 
@@ -160,7 +180,7 @@ class Load:
         for word, key, what in self.lines():
             if word == "run":
                 runs[int(key), what] += 1
-            elif word == "ok" and int(what) == COMPLETE:
+            elif word in ("ok", "returned") and int(what) == COMPLETE:
                 ended.add(int(key))
         dead = [int(pb.TaskActivation.FromString(record.value).headers["key"])
                 for record in self._kafka.consume_all(self._dlq_topic)]

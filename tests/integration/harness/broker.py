@@ -33,15 +33,16 @@ class Broker:
 
     folder      config.yml, the database tasks.sqlite and the log stderr.txt
     config      the configuration as a dict; change it between stop() and start()
-    address     host:port of gRPC
+    address     host:port of gRPC, those of the configuration if it names any
     admin_address  host:port of HTTP, unless the configuration names another
     """
 
     def __init__(self, folder, config=None, env=None, argv=None):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        config = config or {}
+        self.port = config.get("grpc_port") or free_port()
+        self.address = f"{config.get('grpc_addr', '127.0.0.1')}:{self.port}"
         self.admin_address = f"127.0.0.1:{free_port()}"
         self.db_path = self.folder / "tasks.sqlite"
         self.config_path = self.folder / "config.yml"
@@ -50,7 +51,7 @@ class Broker:
             "grpc_port": self.port,
             "admin_addr": self.admin_address,
             "db_path": str(self.db_path),
-            **(config or {}),
+            **config,
         }
         self.env = env or {}
         self._argv = argv or [program("taskbroker"), "-c", self.config_path]

@@ -91,15 +91,15 @@ def image_places():
 
 
 class Network:
-    """Names that our workers resolve (libnss_wrapper), each a loopback address that nobody else has."""
+    """Names that workers resolve (libnss_wrapper), each a loopback address that nobody else has."""
 
     def __init__(self, folder):
         self.hosts = folder / "hosts"
         self.hosts.write_text("")
 
-    def add(self, name):
+    def add(self, name, address=None):
         draw = random.SystemRandom().randrange
-        address = f"127.{draw(1, 255)}.{draw(256)}.{draw(1, 255)}"
+        address = address or f"127.{draw(1, 255)}.{draw(256)}.{draw(1, 255)}"
         with open(self.hosts, "a") as hosts:
             hosts.write(f"{address} {name}\n")
         return address

@@ -17,12 +17,15 @@ MODULE = "examples/demo_tasks.so"
 
 
 class Worker:
-    """Dies with the test. Its folder holds tasks.yml (from `commands`) and the log."""
+    """Dies with the test. Its folder holds tasks.yml (from `commands`) and the log. Without hosts, the
+    arguments name them."""
 
     def __init__(self, folder, hosts, commands=None, modules=(), arguments=(), env=None):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        argv = [program(), "worker", "--rpc-host-list", ",".join(hosts)]
+        argv = [program(), "worker"]
+        if hosts:
+            argv += ["--rpc-host-list", ",".join(hosts)]
         for module in modules:
             argv += ["--module", build_folder() / module]
         if commands is not None:

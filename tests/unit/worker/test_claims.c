@@ -48,6 +48,31 @@ static void test_calls_spread_over_sources(void **state)
     assert_int_equal(f.claims.open, 9);
 }
 
+/* A place that becomes free goes back to the source that has the fewest. */
+static void test_held_tasks_count_as_calls(void **state)
+{
+    struct fixture f = make();
+
+    (void)state;
+    wire(&f);
+    for (uint32_t i = 0; i < SOURCES; i++)
+        f.sources[i].held = 2;
+    for (size_t turn = 0; turn < 100; turn++) {
+        struct source *released = &f.sources[turn * 7 % SOURCES];
+
+        released->held--;
+        f.claims.next = turn % SOURCES;
+        assert_ptr_equal(claims_pick(&f.claims, false, 0), released);
+        released->held++;
+    }
+    f.sources[1].held = 1;
+    f.sources[1].open = 1;
+    f.sources[3].held = 0;
+    f.sources[3].open = 1;
+    assert_ptr_equal(claims_pick(&f.claims, false, 0), &f.sources[3]);
+    assert_ptr_equal(claims_pick(&f.claims, true, 0), &f.sources[0]);
+}
+
 static void test_failed_peer_is_left_alone(void **state)
 {
     struct fixture f = make();
@@ -143,6 +168,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_calls_spread_over_sources),
+        cmocka_unit_test(test_held_tasks_count_as_calls),
         cmocka_unit_test(test_failed_peer_is_left_alone),
         cmocka_unit_test(test_pauses_are_spread_by_a_quarter_at_most),
         cmocka_unit_test(test_empty_answers),

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pool of three brokers on one topic, as operators run it: the same port on three addresses, workers
+that know all three by a list or by number, and brokers that die under load."""
+
+import pytest
+
+from clients.load import Load
+from harness.deploy import Network
+from harness.process import free_port, wait_for
+from harness.worker import Worker
+
+pytestmark = pytest.mark.alone
+
+BROKERS = 3
+PARTITIONS = 12
+KILLS = 21
+RATE = 300
+FILL_RATE = 1500
+CHILDREN = 16  # of each of the two workers
+TASK_MS = 40  # much longer than a call takes: a broker that answers slower has no smaller share then
+BACKLOG = 900
+WINDOW = 2000  # tasks of which each broker must have its share
+MODULE = "tests/integration/clients/pool_tasks.so"
+
+CONFIG = {
+    "kafka_session_timeout_ms": 1000,
+    "upkeep_deadline_reset_skip_after_startup_sec": 1,
+    "processing_deadline_grace_sec": 0,
+    "max_processing_attempts": 1000,  # a kill costs a task an attempt; that must not dead-letter it
+    "max_pending_count": 1000,
+}
+
+
+class Pool:
+    """The brokers, at 127.0.0.2 and up, named tb-0.pool and up."""
+
+    def __init__(self, kafka, broker, folder):
+        self.port = free_port()
+        self.network = Network(folder)
+        self.brokers = []
+        shared = {}
+        for i in range(BROKERS):
+            address = self.network.add(f"tb-{i}.pool", f"127.0.0.{2 + i}")
+            config = {**CONFIG, **shared, "grpc_addr": address, "grpc_port": self.port}
+            self.brokers.append(broker(kafka=kafka, partitions=PARTITIONS, config=config))
+            shared = {key: value for key, value in self.brokers[0].config.items() if key.startswith("kafka_")}
+
+    def partitions(self):
+        """How many partitions each broker that runs has."""
+        return [sum(len(topic["partitions"]) for topic in b.status().get("topics", []))
+                for b in self.brokers if b.running]
+
+    def wait_even(self):
+        wait_for(lambda: self.partitions() == [PARTITIONS // BROKERS] * BROKERS,
+                 lambda: f"an even share of the partitions: {self.partitions()}", 60, 0.1)
+
+    def pending(self):
+        return [b.status()["tasks"]["pending"] for b in self.brokers]
+
+    def completed(self):
+        return [b.status()["totals"]["completed"] for b in self.brokers]
+
+    def shares(self, tasks):
+        """What each broker had run of about so many tasks from now on."""
+        before = self.completed()
+
+        def since():
+            return [now - then for now, then in zip(self.completed(), before)]
+
+        return wait_for(lambda: sum(since()) >= tasks and since(), lambda: f"{tasks} tasks: {since()}", 60)
+
+
+def add_worker(load, hosts, *arguments, env=None):
+    load.add(lambda log: Worker(
+        log.with_suffix(""), hosts, modules=[MODULE], arguments=["--concurrency", str(CHILDREN), *arguments],
+        env={"LOAD_LOG": str(log), "LOAD_MS": str(TASK_MS), **(env or {})}))
+
+
+def assert_even(shares):
+    even = sum(shares) / len(shares)
+    assert all(abs(share - even) <= 0.2 * even for share in shares), f"tasks run by each broker: {shares}"
+
+
+def kill_in_turn(pool, load):
+    """Each kill hits a broker that has partitions; every fourth lasts until the others have them all."""
+    for turn in range(KILLS):
+        victim = pool.brokers[turn % BROKERS]
+        wait_for(lambda: pool.partitions()[turn % BROKERS] > 0, "the victim to have partitions", 60)
+        load.wait_progress(100, 60)
+        victim.kill9()
+        if turn % 4 == 0:
+            wait_for(lambda: sum(pool.partitions()) == PARTITIONS, "the others to take over", 60)
+            load.wait_progress(50, 60)
+        victim.start()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_brokers_of_a_pool_die_in_turn(kafka, broker, tmp_path, capsys):
+    pool = Pool(kafka, broker, tmp_path)
+    first = pool.brokers[0]
+    pool.wait_even()
+    load = Load(kafka, first.topic, first.dlq_topic, tmp_path)
+    load.start([], FILL_RATE, processes=0)
+    wait_for(lambda: min(pool.pending()) >= BACKLOG, lambda: f"a backlog: {pool.pending()}", 60)
+    load.rate = RATE
+
+    add_worker(load, [b.address for b in pool.brokers])
+    add_worker(load, [], "--rpc-host", f"tb.pool:{pool.port}", "--num-brokers", str(BROKERS),
+               env=pool.network.env())
+    busy = pool.shares(WINDOW)
+    left = pool.pending()
+    kill_in_turn(pool, load)
+    pool.wait_even()
+    # What runs from here on is what comes from Kafka, the same to each.
+    wait_for(lambda: sum(pool.pending()) < 50, lambda: f"the end of the backlog: {pool.pending()}", 60)
+    after = pool.shares(WINDOW // 2)
+
+    load.stop_producing()
+    load.wait_done(pool.brokers, first.group)
+    for b in pool.brokers:
+        b.stop()
+    count = load.finish()
+    with capsys.disabled():
+        print(f"\n{BROKERS} brokers, {KILLS} kills: {count}; shares {busy} (left {left}), after the kills {after}")
+    count.check()
+    assert min(left) > 0  # the workers chose
+    assert_even(busy)
+    assert_even(after)
