@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pool of three brokers on one topic, as operators run it: the same port on three addresses, workers
-that know all three by a list or by number, and brokers that die under load."""
+that know all three by a list or by number, ours and Python's, and brokers that die under load."""
 
 import pytest
 
 from clients.load import Load
+from harness.cache import INTEGRATION, venv
 from harness.deploy import Network
-from harness.process import free_port, wait_for
+from harness.process import Process, free_port, wait_for
 from harness.worker import Worker
 
 pytestmark = pytest.mark.alone
@@ -19,6 +20,7 @@ FILL_RATE = 1500
 CHILDREN = 16  # of each of the two workers
 TASK_MS = 40  # much longer than a call takes: a broker that answers slower has no smaller share then
 BACKLOG = 900
+DEADLINE_S = 5  # a task whose claim was lost at a kill is in the way for so long
 WINDOW = 2000  # tasks of which each broker must have its share
 MODULE = "tests/integration/clients/pool_tasks.so"
 
@@ -32,7 +34,8 @@ CONFIG = {
 
 
 class Pool:
-    """The brokers, at 127.0.0.2 and up, named tb-0.pool and up."""
+    """The brokers, at 127.0.0.2 and up, named tb-0.pool and up as our workers number tb.pool, and
+    tb.pool-0 and up as Python's do."""
 
     def __init__(self, kafka, broker, folder):
         self.port = free_port()
@@ -41,6 +44,7 @@ class Pool:
         shared = {}
         for i in range(BROKERS):
             address = self.network.add(f"tb-{i}.pool", f"127.0.0.{2 + i}")
+            self.network.add(f"tb.pool-{i}", address)
             config = {**CONFIG, **shared, "grpc_addr": address, "grpc_port": self.port}
             self.brokers.append(broker(kafka=kafka, partitions=PARTITIONS, config=config))
             shared = {key: value for key, value in self.brokers[0].config.items() if key.startswith("kafka_")}
@@ -76,6 +80,20 @@ def add_worker(load, hosts, *arguments, env=None):
         env={"LOAD_LOG": str(log), "LOAD_MS": str(TASK_MS), **(env or {})}))
 
 
+def add_python_worker(load, pool):
+    """With the resolver of the C library, which asks the hosts file; gRPC's own does not."""
+    env = {"PYTHONPATH": str(INTEGRATION), "GRPC_DNS_RESOLVER": "native", "LOAD_MS": str(TASK_MS),
+           **pool.network.env()}
+    argv = [venv("client-26.5.0"), "-B", "-m", "clients.pool_app", f"tb.pool:{pool.port}", BROKERS]
+
+    def make(log):
+        it = Process(argv, log.with_suffix(".txt"), {**env, "LOAD_LOG": str(log)})
+        wait_for(log.exists, lambda: f"a first task:\n{it.log()[-4000:]}", 60)
+        return it
+
+    load.add(make)
+
+
 def assert_even(shares):
     even = sum(shares) / len(shares)
     assert all(abs(share - even) <= 0.2 * even for share in shares), f"tasks run by each broker: {shares}"
@@ -100,7 +118,7 @@ def test_brokers_of_a_pool_die_in_turn(kafka, broker, tmp_path, capsys):
     pool = Pool(kafka, broker, tmp_path)
     first = pool.brokers[0]
     pool.wait_even()
-    load = Load(kafka, first.topic, first.dlq_topic, tmp_path)
+    load = Load(kafka, first.topic, first.dlq_topic, tmp_path, DEADLINE_S)
     load.start([], FILL_RATE, processes=0)
     wait_for(lambda: min(pool.pending()) >= BACKLOG, lambda: f"a backlog: {pool.pending()}", 60)
     load.rate = RATE
@@ -110,6 +128,7 @@ def test_brokers_of_a_pool_die_in_turn(kafka, broker, tmp_path, capsys):
                env=pool.network.env())
     busy = pool.shares(WINDOW)
     left = pool.pending()
+    add_python_worker(load, pool)
     kill_in_turn(pool, load)
     pool.wait_even()
     # What runs from here on is what comes from Kafka, the same to each.
