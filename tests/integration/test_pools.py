@@ -2,6 +2,8 @@
 """A pool of three brokers on one topic, as operators run it: the same port on three addresses, workers
 that know all three by a list or by number, ours and Python's, and brokers that die under load."""
 
+import time
+
 import pytest
 
 from clients.load import Load
@@ -19,6 +21,7 @@ RATE = 300
 FILL_RATE = 1500
 CHILDREN = 16  # of each of the two workers
 TASK_MS = 40  # much longer than a call takes: a broker that answers slower has no smaller share then
+GAP_S = 20  # session time-out, joining and what a busy machine adds
 BACKLOG = 900
 DEADLINE_S = 5  # a task whose claim was lost at a kill is in the way for so long
 WINDOW = 2000  # tasks of which each broker must have its share
@@ -37,16 +40,16 @@ class Pool:
     """The brokers, at 127.0.0.2 and up, named tb-0.pool and up as our workers number tb.pool, and
     tb.pool-0 and up as Python's do."""
 
-    def __init__(self, kafka, broker, folder):
+    def __init__(self, kafka, broker, folder, size=BROKERS, start=True):
         self.port = free_port()
         self.network = Network(folder)
         self.brokers = []
         shared = {}
-        for i in range(BROKERS):
+        for i in range(size):
             address = self.network.add(f"tb-{i}.pool", f"127.0.0.{2 + i}")
             self.network.add(f"tb.pool-{i}", address)
             config = {**CONFIG, **shared, "grpc_addr": address, "grpc_port": self.port}
-            self.brokers.append(broker(kafka=kafka, partitions=PARTITIONS, config=config))
+            self.brokers.append(broker(kafka=kafka, partitions=PARTITIONS, config=config, start=start))
             shared = {key: value for key, value in self.brokers[0].config.items() if key.startswith("kafka_")}
 
     def partitions(self):
@@ -57,6 +60,13 @@ class Pool:
     def wait_even(self):
         wait_for(lambda: self.partitions() == [PARTITIONS // BROKERS] * BROKERS,
                  lambda: f"an even share of the partitions: {self.partitions()}", 60, 0.1)
+
+    def wait_owned(self):
+        """Until each partition has a broker, and each broker that runs has one."""
+        def owned():
+            found = self.partitions()
+            return sum(found) == PARTITIONS and min(found) > 0
+        wait_for(owned, lambda: f"owners of all partitions: {self.partitions()}", GAP_S, 0.05)
 
     def pending(self):
         return [b.status()["tasks"]["pending"] for b in self.brokers]
@@ -146,3 +156,50 @@ def test_brokers_of_a_pool_die_in_turn(kafka, broker, tmp_path, capsys):
     assert min(left) > 0  # the workers chose
     assert_even(busy)
     assert_even(after)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_members_of_a_large_pool_come_and_go(kafka, broker, tmp_path, capsys):
+    """Five brokers join, leave in order and are killed, some at the same moment. Every partition gets a
+    broker again, and no committed offset goes back."""
+    pool = Pool(kafka, broker, tmp_path, 5, start=False)
+    a, b, c, d, e = pool.brokers
+    topic, group = a.topic, a.group
+    load = Load(kafka, topic, a.dlq_topic, tmp_path, DEADLINE_S)
+    a.start()
+    load.start([], RATE, processes=0)
+    add_worker(load, [it.address for it in pool.brokers])
+    durable, longest = {}, 0
+
+    def settle(*actions):
+        nonlocal longest
+        for action in actions:
+            action()
+        started = time.monotonic()
+        pool.wait_owned()
+        longest = max(longest, time.monotonic() - started)
+        load.wait_progress(100, 60)
+        now = kafka.committed_offsets(group, topic)
+        assert all(now[partition] >= offset for partition, offset in durable.items()), f"{durable}, then {now}"
+        durable.update(now)
+
+    settle()
+    settle(b.start, c.start)
+    settle(d.start, e.start)
+    settle(b.stop)
+    settle(c.kill9)
+    settle(d.kill9, b.start)
+    settle(e.stop, c.start)
+    settle(a.kill9, d.start)
+    settle(b.kill9, c.kill9)
+    settle(a.start, b.start, c.start, e.start)
+
+    load.stop_producing()
+    load.wait_done(pool.brokers, group)
+    for it in pool.brokers:
+        it.stop()
+    count = load.finish()
+    with capsys.disabled():
+        print(f"\n5 brokers come and go: {count}; at most {longest:.1f} s until all partitions had owners")
+    count.check()
