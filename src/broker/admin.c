@@ -470,6 +470,8 @@ int admin_create(struct admin **out, const struct admin_options *options, struct
     admin->start_wall_ms = clock_wall_ms();
     for (size_t i = 0; i < ADMIN_CONNECTIONS; i++)
         admin->connections[i].fd = -1;
+    /* What happens before the thread's first look counts, too. */
+    rates_sample(&admin->rates, admin->start_boot_ms, (const uint64_t[RATES]){0});
     int rc;
     if ((rc = open_port(admin, why)) || (rc = start_daemon(admin, why)) ||
         (rc = start_thread(admin, why))) {

@@ -110,7 +110,7 @@ def test_at_most_once_is_claimed_once_its_offset_is_committed(kafka, broker, grp
     kafka.produce(b.topic, payloads(20, at_most_once=True))
     client = grpc_client(b)
     get_ids(client, 20)
-    assert kafka.committed(b.group, b.topic)[0].offset == 20
+    assert kafka.committed_offsets(b.group, b.topic)[0] == 20
     # The last ones; their claim is durable before the reply.
     assert b.statuses() == {"Processing": 20}
 

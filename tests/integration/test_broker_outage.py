@@ -84,7 +84,7 @@ def test_at_most_once_waits_while_kafka_cannot_confirm(own_kafka, broker, grpc_c
     b.start()
     assert client.get_task(timeout_s=20).id == "plain"
     assert get_all(client, 5) == set(ids(5, "once"))
-    assert own_kafka.committed(b.group, b.topic)[0].offset == 7
+    assert own_kafka.committed_offsets(b.group, b.topic)[0] == 7
 
 
 @pytest.mark.slow

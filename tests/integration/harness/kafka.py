@@ -331,14 +331,14 @@ class Kafka:
             consumer.close()
 
     def wait_committed(self, group, topic, offsets, timeout_s=30):
-        """Waits until the group has committed at least {partition: offset}; returns committed()."""
+        """Waits until the group has committed at least {partition: offset}; returns committed_offsets()."""
         def reached():
-            now = self.committed(group, topic)
-            if all(p in now and now[p].offset >= offset for p, offset in offsets.items()):
+            now = self.committed_offsets(group, topic)
+            if all(now.get(p, -1) >= offset for p, offset in offsets.items()):
                 return now
             return None
         return wait_for(reached, lambda: f"commits {offsets} of {group}, {topic}; there are "
-                        f"{self.committed(group, topic)}", timeout_s, 0.05)
+                        f"{self.committed_offsets(group, topic)}", timeout_s, 0.05)
 
 
 def topics_config(consumed, retry, dlq, clusters, reset="earliest"):
