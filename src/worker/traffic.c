@@ -8,6 +8,9 @@
 #include "client/hostport.h"
 #include "worker/worker_int.h"
 
+/* A broker that has a task, or that never holds a call, has answered by then: who cancels earlier
+ * may throw a task away that is on its way, and which then waits for its deadline. */
+#define CLAIM_YOUNG_MS    100
 #define CLAIM_TIMEOUT_MS  30000 /* brokers end their hold before it */
 #define REPORT_TIMEOUT_MS 10000
 #define MESSAGE_MAX       (64u << 20)
@@ -163,18 +166,35 @@ static void open_claim(struct worker *worker, struct source *source)
     buf_free(&message);
 }
 
-/* Cancelling ends a claim inside the call: the list is walked anew each time. */
+/* Ends the claim inside the call: who walks the list starts anew each time. */
+static void cancel_claim(struct claim *claim)
+{
+    struct host *host = host_of(claim->source);
+
+    claim->cancelled = true;
+    host->dirty = true;
+    rpc_client_cancel(host->rpc, claim->call);
+}
+
 void traffic_cancel_claims(struct worker *worker)
 {
     struct list_node *node;
 
-    while ((node = list_last(&worker->open_claims)) != NULL) {
-        struct claim *claim = container_of(node, struct claim, node);
-        struct host *host = host_of(claim->source);
+    while ((node = list_last(&worker->open_claims)) != NULL)
+        cancel_claim(container_of(node, struct claim, node));
+}
 
-        claim->cancelled = true;
-        host->dirty = true;
-        rpc_client_cancel(host->rpc, claim->call);
+/* The calls that a broker holds: a task for them would wait here while others are idle. */
+static void cancel_held_claims(struct worker *worker)
+{
+    struct list_node *node;
+
+    while ((node = list_first(&worker->open_claims)) != NULL) {
+        struct claim *claim = container_of(node, struct claim, node);
+
+        if (claim->sent_ms > worker->now_ms - CLAIM_YOUNG_MS)
+            return;
+        cancel_claim(claim);
     }
 }
 
@@ -206,8 +226,12 @@ void traffic_claim(struct worker *worker)
     size_t capacity = worker_capacity(worker), hand = in_hand(worker), free_places, wanted;
     struct source *source;
 
-    if (worker->draining || hand >= capacity) {
+    if (worker->draining) {
         traffic_cancel_claims(worker);
+        return;
+    }
+    if (hand >= capacity) {
+        cancel_held_claims(worker);
         return;
     }
     free_places = capacity - hand;
@@ -327,6 +351,10 @@ int64_t traffic_next_ms(const struct worker *worker)
         int64_t at = claims_next_ms(&worker->claims, worker->now_ms);
 
         next = at < next ? at : next;
+        if (in_hand(worker) >= worker_capacity(worker)) {
+            at = clock_add(oldest_claim_ms(worker), CLAIM_YOUNG_MS);
+            next = at < next ? at : next;
+        }
         /* Time to widen: only while a source without a call could be asked. */
         if (worker->claims.count > 1 && worker->claims.open > 0 &&
             worker->claims.open < worker->claims.count) {

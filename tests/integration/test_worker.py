@@ -292,6 +292,14 @@ def test_children_are_replaced(fake, worker, tmp_path):
     w.stop()
 
 
+def test_a_claim_under_way_is_kept_while_children_are_replaced(fake, worker):
+    """Without a child there is no room; a task that the broker has handed out must not be thrown away."""
+    fake.pause_s = 0.02
+    worker(fake, commands=commands(short=shell("true")), arguments=["--max-child-task-count", "1"])
+    fake.tasks.extend([activation("short") for _ in range(40)])
+    fake.wait_reports(40)
+
+
 def test_without_tasks_it_claims_nothing(fake, worker, tmp_path):
     health = tmp_path / "health"
     w = worker(fake, arguments=["--health-check-file-path", health, "--health-check-sec-per-touch", "0.05"])

@@ -3,6 +3,7 @@
 
 import signal
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -68,6 +69,7 @@ class Worker:
 class FakeBroker:
     """Hands out what is put in `tasks`, answers "no task" at once like the original, keeps the reports.
 
+    pause_s how long GetTask thinks before it looks for a task
     fail    answers of SetTaskStatus before it starts to accept: a list of grpc.StatusCode
     """
 
@@ -76,6 +78,7 @@ class FakeBroker:
         self.reports = []
         self.fail = []
         self.asked = []
+        self.pause_s = 0
         self._lock = threading.Lock()
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         methods = {
@@ -97,6 +100,7 @@ class FakeBroker:
     def _get_task(self, request, context):
         with self._lock:
             self.asked.append(request)
+        time.sleep(self.pause_s)
         task = self._next()
         if task is None:
             context.abort(grpc.StatusCode.NOT_FOUND, "No pending activation")
