@@ -38,7 +38,7 @@ def test_kafka_committed_offsets_with_metadata(kafka):
     assert kafka.committed("some-group", topic) == {}
     kafka.commit("some-group", topic, {0: 7}, metadata="store-1@0,store-2@5")
     assert kafka.committed("some-group", topic) == {0: Committed(7, "store-1@0,store-2@5")}
-    assert kafka.wait_committed("some-group", topic, {0: 7})[0] == 7
+    assert kafka.wait_committed("some-group", topic, {0: 7})[0].offset == 7
 
 
 def test_kafka_add_partitions_and_delete(kafka):

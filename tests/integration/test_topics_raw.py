@@ -138,7 +138,7 @@ def test_too_large_for_a_row(kafka, raw_broker, grpc_client):
     assert record.header("taskmill-reason") == "too large"
     assert (record.header("taskmill-topic"), record.header("taskmill-offset"), record.header("taskmill-cluster")) == (
         b.topic, "0", "main")
-    assert kafka.wait_committed(b.group, b.topic, {0: 2})[0] == 2
+    assert kafka.wait_committed(b.group, b.topic, {0: 2})[0].offset == 2
 
 
 def test_enqueue_takes_activations_only(kafka, raw_broker, grpc_client):
