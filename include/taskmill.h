@@ -318,7 +318,7 @@ TASKMILL_API void taskmill_params_end(struct taskmill_params *p);
 
 /* --- sending --------------------------------------------------------------------------------- */
 
-#define TASKMILL_ID_SIZE 33 /* 32 hexadecimal digits and a NUL */
+#define TASKMILL_ID_SIZE 37 /* 32 hexadecimal digits, perhaps with 4 dashes, and a NUL */
 
 struct taskmill_header {
     const char *key, *value;
@@ -335,6 +335,10 @@ struct taskmill_send_options {
     /* Send a task that this program has not declared, with the policy given here. */
     bool undeclared;
     struct taskmill_task_options task;
+    /* The id, if it must not be a new random one: 32 lower-case hexadecimal digits, or with dashes
+     * (8-4-4-4-12). A send whose outcome is unknown (TASKMILL_ERR_TIMEOUT) may be repeated under
+     * the same id: a broker drops the second one while it holds the first. */
+    const char *send_id;
 };
 
 /* Sends a task; 0 means that it is durable (no_wait aside). `params` may be NULL (none) and is

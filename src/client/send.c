@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* taskmill_send and the bulk form: look the task up, build the activation, hand it to dispatch. */
-#include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <taskmill.h>
 
@@ -10,9 +8,9 @@
 #include "base/mem.h"
 #include "client/activation_build.h"
 #include "client/dispatch.h"
+#include "client/ids.h"
 #include "client/retry.h"
 #include "client/router.h"
-#include "wire/ident.h"
 #include "wire/pb.h"
 
 struct taskmill_bulk {
@@ -28,18 +26,6 @@ static struct taskmill_send_options read_options(const struct taskmill_send_opti
     if (given != NULL)
         memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
     return options;
-}
-
-/* Straight from the kernel: a forked child never repeats an id of its parent. */
-static int new_id(char id[IDENT_HEX_LEN + 1])
-{
-    uint8_t random[16];
-
-    while (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
-        if (errno != EINTR)
-            return error_set(ERR_SYSTEM, "getrandom: %s", strerror(errno));
-    ident_random(id, random);
-    return 0;
 }
 
 static int find_options(const struct taskmill_app *app, const char *ns, const char *name,
@@ -89,14 +75,14 @@ static int make_item(struct taskmill_app *app, const char *ns, const char *name,
                      struct dispatch_item *item)
 {
     struct taskmill_task_options task;
-    char id[IDENT_HEX_LEN + 1];
+    char id[TASKMILL_ID_SIZE];
     struct buf payload = {0};
     int rv = find_options(app, ns, name, options, &task);
 
     if (rv == 0 && app->name[0] == '\0')
         rv = error_set(ERR_STATE, "the application has no name");
     if (rv == 0)
-        rv = new_id(id);
+        rv = ids_choose(id, options->send_id);
     if (rv == 0)
         rv = activation_build(&(struct activation_source){.id = id,
                                                           .application = app->name,
@@ -114,7 +100,7 @@ static int make_item(struct taskmill_app *app, const char *ns, const char *name,
     item->topic = item_topic(app, ns);
     buf_free(&payload);
     if (options->id != NULL)
-        memcpy(options->id, id, sizeof id);
+        memcpy(options->id, id, strlen(id) + 1);
     return 0;
 }
 
