@@ -21,6 +21,9 @@
 #define ASK_INTERVAL_MS     1000
 #define SIZE_INTERVAL_MS    200
 #define WARNING_INTERVAL_MS 30000
+/* Both clocks are read in whole milliseconds, so a wall time that is translated to boot time may
+ * come out early by less than this. A delay, which must not end early, gets it added. */
+#define TRANSLATED_EARLY_MS 1
 
 /* Conditions that may hold for thousands of tasks: each is told at most every 30 s. */
 enum engine_warning {

@@ -60,7 +60,7 @@ static int64_t load_delay(const struct engine *engine, const struct store_row *r
         return engine->now_ms;
     int64_t longest = (int64_t)engine->intake.delay_max_s * 1000;
     int64_t until = column_ms(row->due_ms, row->delay_until_s);
-    return engine->now_ms + clamp(until - engine->wall_ms, 0, longest);
+    return engine->now_ms + clamp(until + TRANSLATED_EARLY_MS - engine->wall_ms, 0, longest);
 }
 
 static int64_t load_expiry(const struct engine *engine, const struct store_row *row)

@@ -9,6 +9,14 @@
 
 /* --- records --------------------------------------------------------------------------------- */
 
+/* Not a moment before received_at + delay: received_at has lost its part of a millisecond, too. */
+static int64_t delay_end_ms(const struct engine *engine, const struct intake_item *item)
+{
+    if (item->delay_until_ms == INT64_MIN)
+        return INT64_MIN;
+    return clock_add(engine_boot_of_wall(engine, item->delay_until_ms), 1 + TRANSLATED_EARLY_MS);
+}
+
 static struct task_spec spec_of(struct engine *engine, uint32_t source,
                                 const struct intake_item *item)
 {
@@ -30,9 +38,7 @@ static struct task_spec spec_of(struct engine *engine, uint32_t source,
         .expires_at_ms = item->expires_at_ms == CLOCK_NEVER
                              ? CLOCK_NEVER
                              : engine_boot_of_wall(engine, item->expires_at_ms),
-        .delay_until_ms = item->delay_until_ms == INT64_MIN
-                              ? INT64_MIN
-                              : engine_boot_of_wall(engine, item->delay_until_ms),
+        .delay_until_ms = delay_end_ms(engine, item),
         .duration_ms = item->duration_s * 1000,
         .at_most_once = retry->present && retry->at_most_once,
         .confirmed = embedded,

@@ -3,7 +3,9 @@
 
 #include "base/clock.h"
 
+#define REPORT_PAUSE_MS     100
 #define REPORT_PAUSE_MAX_MS 10000
+#define DRAIN_PAUSE_MAX_MS  1000
 
 static int64_t doubled(int64_t start_ms, uint32_t times, int64_t max_ms)
 {
@@ -121,7 +123,14 @@ bool claims_fetch_next(struct claims *claims, struct source *source, uint32_t re
     return true;
 }
 
-int64_t claims_report_pause_ms(uint32_t tries, uint32_t chance)
+int64_t claims_report_pause_ms(uint32_t tries, uint32_t chance, bool draining)
 {
-    return spread(doubled(100, tries > 0 ? tries - 1 : 0, REPORT_PAUSE_MAX_MS), chance);
+    int64_t max_ms = draining ? DRAIN_PAUSE_MAX_MS : REPORT_PAUSE_MAX_MS;
+
+    return spread(doubled(REPORT_PAUSE_MS, tries > 0 ? tries - 1 : 0, max_ms), chance);
+}
+
+int64_t claims_report_due_ms(const struct peer *peer, int64_t next_try_ms, bool unheard)
+{
+    return unheard && peer->failures == 0 ? 0 : next_try_ms;
 }

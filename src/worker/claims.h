@@ -68,7 +68,12 @@ bool claims_peer_ok(struct peer *peer);
 /* Whether the report of a task should bring the next one from the same source. */
 bool claims_fetch_next(struct claims *claims, struct source *source, uint32_t rebalance_after);
 
-/* Pause before try number `tries` (1, 2, ...) of a report. */
-int64_t claims_report_pause_ms(uint32_t tries, uint32_t chance);
+/* Pause before try number `tries` (1, 2, ...) of a report; a short one at the end (`draining`),
+ * when everybody waits for it. */
+int64_t claims_report_pause_ms(uint32_t tries, uint32_t chance, bool draining);
+/* When a report may go out whose pause lasts until `next_try_ms`. One that the broker never
+ * answered
+ * (`unheard`) goes as soon as that broker answers anything: later its task may have run again. */
+int64_t claims_report_due_ms(const struct peer *peer, int64_t next_try_ms, bool unheard);
 
 #endif

@@ -27,6 +27,7 @@ struct job {
     bool fetch_next;
     uint32_t tries;
     int64_t next_try_ms;
+    bool unheard; /* the last try met a lost or refused connection */
 };
 
 #endif

@@ -245,12 +245,16 @@ void traffic_claim(struct worker *worker)
 
 /* --- reports --------------------------------------------------------------------------------- */
 
-static void report_again(struct worker *worker, struct job *job)
+static void report_again(struct worker *worker, struct job *job, bool unheard)
 {
     struct peer *peer = job->source->peer;
-    int64_t at = worker->now_ms + claims_report_pause_ms(++job->tries, worker_chance(worker));
+    int64_t at = worker->now_ms +
+                 claims_report_pause_ms(++job->tries, worker_chance(worker), worker->draining);
 
-    job->next_try_ms = peer->blocked_until_ms > at ? peer->blocked_until_ms : at;
+    job->unheard = unheard;
+    job->next_try_ms = at;
+    if (!worker->draining && peer->blocked_until_ms > at)
+        job->next_try_ms = peer->blocked_until_ms;
     peer->unreported++;
     list_push_back(&worker->reports, &job->node);
 }
@@ -281,7 +285,7 @@ static void report_done(void *ctx, const struct rpc_result *result)
                   "the broker refuses a report: it will not hear how this task ended");
     } else {
         host_failed(worker, host, "SetTaskStatus", result);
-        report_again(worker, job);
+        report_again(worker, job, result->is_local && result->status == GRPC_UNAVAILABLE);
         return;
     }
     worker_free_job(job);
@@ -324,12 +328,23 @@ void traffic_report(struct worker *worker, struct job *job, enum activation_stat
     send_report(worker, job);
 }
 
+static int64_t report_due_ms(const struct job *job)
+{
+    return claims_report_due_ms(job->source->peer, job->next_try_ms, job->unheard);
+}
+
+void traffic_hurry_reports(struct worker *worker)
+{
+    list_foreach (&worker->reports, node)
+        container_of(node, struct job, node)->next_try_ms = worker->now_ms;
+}
+
 void traffic_send_reports(struct worker *worker)
 {
     list_foreach_safe (&worker->reports, node) {
         struct job *job = container_of(node, struct job, node);
 
-        if (job->next_try_ms > worker->now_ms)
+        if (report_due_ms(job) > worker->now_ms)
             continue;
         list_remove(&worker->reports, node);
         job->source->peer->unreported--;
@@ -342,10 +357,9 @@ int64_t traffic_next_ms(const struct worker *worker)
     int64_t next = CLOCK_NEVER;
 
     list_foreach (&worker->reports, node) {
-        const struct job *job = container_of(node, const struct job, node);
+        int64_t at = report_due_ms(container_of(node, const struct job, node));
 
-        if (job->next_try_ms < next)
-            next = job->next_try_ms;
+        next = at < next ? at : next;
     }
     if (!worker->draining) {
         int64_t at = claims_next_ms(&worker->claims, worker->now_ms);

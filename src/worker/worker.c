@@ -240,6 +240,7 @@ static void begin_drain(struct worker *worker, uint32_t signal_number)
         return;
     }
     worker->draining = true;
+    traffic_hurry_reports(worker);
     log_info(WORKER_TARGET,
              LOG_FIELDS(log_int("running", (int64_t)pool_jobs(worker->pool)),
                         log_int("waiting", (int64_t)worker->queue.count)),

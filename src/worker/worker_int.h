@@ -66,6 +66,8 @@ void traffic_claim(struct worker *worker);
 void traffic_cancel_claims(struct worker *worker);
 /* The job's report; takes the job over. */
 void traffic_report(struct worker *worker, struct job *job, enum activation_status status);
+/* Ends the pauses of the reports that wait: the worker is about to end. */
+void traffic_hurry_reports(struct worker *worker);
 /* Sends the reports that are due. */
 void traffic_send_reports(struct worker *worker);
 int64_t traffic_next_ms(const struct worker *worker);

@@ -61,8 +61,9 @@ class Results:
         path.touch()
 
     def lines(self):
-        text = self.path.read_text()
-        return [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()]
+        """The whole ones: what is being written now may end within a character."""
+        data = self.path.read_bytes()
+        return [json.loads(line) for line in data[:data.rfind(b"\n") + 1].splitlines()]
 
     def by_case(self):
         cases = defaultdict(list)

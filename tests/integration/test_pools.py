@@ -147,9 +147,9 @@ def test_brokers_of_a_pool_die_in_turn(kafka, broker, tmp_path, capsys):
 
     load.stop_producing()
     load.wait_done(pool.brokers, first.group)
+    count = load.finish()
     for b in pool.brokers:
         b.stop()
-    count = load.finish()
     with capsys.disabled():
         print(f"\n{BROKERS} brokers, {KILLS} kills: {count}; shares {busy} (left {left}), after the kills {after}")
     count.check()
@@ -197,9 +197,9 @@ def test_members_of_a_large_pool_come_and_go(kafka, broker, tmp_path, capsys):
 
     load.stop_producing()
     load.wait_done(pool.brokers, group)
+    count = load.finish()
     for it in pool.brokers:
         it.stop()
-    count = load.finish()
     with capsys.disabled():
         print(f"\n5 brokers come and go: {count}; at most {longest:.1f} s until all partitions had owners")
     count.check()

@@ -261,6 +261,17 @@ def test_report_is_repeated_until_it_is_taken(fake, worker):
     assert fake.fail == []
 
 
+def test_drain_does_not_wait_for_the_pause_of_a_report(fake, worker):
+    """After six refusals the next pause is 2.4 s at least: longer than this worker may take to end."""
+    refusals = 6
+    fake.fail = [grpc.StatusCode.UNAVAILABLE] * refusals
+    w = worker(fake, commands=commands(ok=shell("true")), arguments=["--drain-timeout", "2"])
+    fake.tasks.append(activation("ok", id="one"))
+    wait_for(lambda: fake.fail == [], "the refusals")
+    w.stop()
+    assert [r.id for r in fake.reports] == ["one"]
+
+
 def test_not_found_report_counts_as_delivered(fake, worker):
     fake.fail = [grpc.StatusCode.NOT_FOUND]
     w = worker(fake, commands=commands(ok=shell("true")))

@@ -75,6 +75,28 @@ static void the_expired_are_dropped_at_intake(void **state)
     assert_int_equal(world->commits[0].next_offset, 1);
 }
 
+/* The times that come in are cut to milliseconds: received_at here, and the two clocks at the
+ * translation, whose parts of a millisecond differ. What they have lost must not shorten the delay.
+ */
+static void delays_never_end_early(void **state)
+{
+    struct world *world = WORLD(state);
+    world_start(world);
+    struct activation activation = world_activation("a");
+    activation.received_at_s = world->wall_ms / 1000;
+    activation.received_at_ns = 999999;
+    activation.has_delay = true;
+    activation.delay = 1;
+    world_record(world, 0, &activation);
+    assert_int_equal(world_turn(world), 0);
+    world_pass(world, 1001);
+    assert_int_equal(world_turn(world), 0);
+    assert_int_equal(world_task(world, "a")->state, TASK_DELAY);
+    world_pass(world, 1);
+    assert_int_equal(world_turn(world), 0);
+    assert_int_equal(world_task(world, "a")->state, TASK_PENDING);
+}
+
 /* received_at may lie in the future of our clock: nobody waits longer than the cap. */
 static void delays_are_capped_from_now(void **state)
 {
@@ -349,6 +371,7 @@ int main(void)
         TEST(steps_back_are_dropped_and_jumps_taken),
         TEST(test_weakness_07_duplicates_are_dropped_and_counted),
         TEST(the_expired_are_dropped_at_intake),
+        TEST(delays_never_end_early),
         TEST(delays_are_capped_from_now),
         TEST(a_revoke_is_answered_after_the_commit_and_the_offsets),
         TEST(a_revoke_that_time_has_overtaken),

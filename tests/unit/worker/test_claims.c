@@ -110,8 +110,10 @@ static void test_pauses_are_spread_by_a_quarter_at_most(void **state)
 
         assert_true(claims_peer_failed(&peer, chance * 7919, 0));
         assert_in_range(peer.blocked_until_ms, CLAIMS_BLOCK_MS * 3 / 4, CLAIMS_BLOCK_MS);
-        assert_in_range(claims_report_pause_ms(1, chance * 7919), 75, 100);
-        assert_in_range(claims_report_pause_ms(UINT32_MAX, chance * 7919), 7500, 10000);
+        assert_in_range(claims_report_pause_ms(1, chance * 7919, false), 75, 100);
+        assert_in_range(claims_report_pause_ms(UINT32_MAX, chance * 7919, false), 7500, 10000);
+        assert_in_range(claims_report_pause_ms(1, chance * 7919, true), 75, 100);
+        assert_in_range(claims_report_pause_ms(UINT32_MAX, chance * 7919, true), 750, 1000);
     }
 }
 
@@ -134,6 +136,21 @@ static void test_empty_answers(void **state)
     claims_got_task(source);
     assert_ptr_equal(claims_pick(&f.claims, false, 5000), source);
     assert_int_equal(claims_next_ms(&f.claims, 5000), CLOCK_NEVER);
+}
+
+/* A broker that was away answers a claim: the reports for it must not sit out their pauses, or
+ * their tasks run again there. Those that it refuses keep their pauses, however often it answers
+ * claims. */
+static void test_unheard_reports_go_when_the_peer_answers(void **state)
+{
+    struct peer peer = {0};
+
+    (void)state;
+    assert_true(claims_peer_failed(&peer, 0, 1000));
+    assert_int_equal(claims_report_due_ms(&peer, 9000, true), 9000);
+    assert_true(claims_peer_ok(&peer));
+    assert_true(claims_report_due_ms(&peer, 9000, true) <= 1000);
+    assert_int_equal(claims_report_due_ms(&peer, 9000, false), 9000);
 }
 
 static void test_undelivered_reports_stop_claims(void **state)
@@ -172,6 +189,7 @@ int main(void)
         cmocka_unit_test(test_failed_peer_is_left_alone),
         cmocka_unit_test(test_pauses_are_spread_by_a_quarter_at_most),
         cmocka_unit_test(test_empty_answers),
+        cmocka_unit_test(test_unheard_reports_go_when_the_peer_answers),
         cmocka_unit_test(test_undelivered_reports_stop_claims),
         cmocka_unit_test(test_rebalance)};
 
