@@ -160,7 +160,7 @@ def test_delays_end_to_the_millisecond(broker, grpc_client, capsys):
         client.enqueue(tasks[-1:])
         time.sleep(0.03)  # spread over the second
     assert b.statuses() == {"Delay": 20}
-    assert row(b, tasks[0].id)["delay_until"] == (tasks[0].received_at.ToMilliseconds() + 1000) // 1000
+    assert row(b, tasks[0].id)["delay_until"] == (tasks[0].received_at.ToMilliseconds() + 1002) // 1000
     late = []
     for task in tasks:
         assert client.get_task().id == task.id
@@ -168,7 +168,7 @@ def test_delays_end_to_the_millisecond(broker, grpc_client, capsys):
     with capsys.disabled():
         print(f"\na delay of 1 s ends {statistics.median(late):.1f} ms late at the median, "
               f"{max(late):.1f} ms at most, {min(late):.1f} ms at least")
-    assert min(late) > -2, "never early"
+    assert min(late) >= 0, "never early"
     assert statistics.median(late) <= 20
 
 
