@@ -20,22 +20,23 @@ MAY_USE = {
     "store": ["base", "core/task.h"],
     "topic": ["base"],
     "rpc": ["base", "wire"],
+    "redis": ["base"],
     "broker": ["base", "wire", "core", "store", "topic", "rpc"],
     "client": ["base", "wire", "topic", "rpc"],
-    "worker": ["base", "wire", "rpc", "client"],
-    "scheduler": ["base", "wire", "rpc", "client"],
-    "cli": ["base", "wire", "core", "store", "topic", "rpc", "broker", "client", "worker", "scheduler"],
+    "worker": ["base", "wire", "rpc", "redis", "client"],
+    "scheduler": ["base", "wire", "rpc", "redis", "client"],
+    "cli": ["base", "wire", "core", "store", "topic", "rpc", "redis", "broker", "client", "worker", "scheduler"],
 }
 
 # Library header (prefix) -> rooms that own the library. One room owns it, so that replacing it is local.
 LIBRARIES = {
-    "sqlite3.h": ["store"],
+    "sqlite3.h": ["store", "scheduler"],
     "librdkafka/": ["topic"],
     "nghttp2/": ["rpc"],
     "openssl/ssl.h": ["rpc"],
     "openssl/": ["base", "wire", "rpc"],
     "zstd.h": ["wire"],
-    "hiredis/": ["scheduler"],
+    "hiredis/": ["redis"],
     "microhttpd.h": ["broker"],
     "yaml.h": ["broker", "worker", "scheduler", "cli"],
     "jansson.h": ["wire", "broker", "client", "worker", "scheduler", "cli"],

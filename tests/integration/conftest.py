@@ -22,6 +22,8 @@ broker          factory (harness/broker.py): broker(kafka=..., config={...}, env
                 itself, or does not exit 0 on SIGTERM, fails the test unless the test ended it.
 grpc_client     factory: grpc_client(broker or "host:port", secret=None) gives a harness.rpc.Client:
                 get_task, set_status, set_statuses, enqueue, health, health_watch, call, raw.
+redis           a real redis-server for one test (harness/redis.py): url, port, cli("GET", key), keys(),
+                stop, start, kill9, pause, resume.
 client_version  parametrised: "0.20.30" and "26.5.0", the pinned releases of taskbroker-client.
 client_python   path of the python of an environment with that release, for subprocesses.
 
@@ -38,6 +40,7 @@ import pytest
 from harness import cache
 from harness.broker import Broker
 from harness.kafka import Kafka
+from harness.redis import Redis
 from harness.rpc import Client
 
 CLIENT_VERSIONS = ["0.20.30", "26.5.0"]
@@ -54,6 +57,14 @@ def kafka(tmp_path_factory):
 @pytest.fixture
 def own_kafka(tmp_path):
     server = Kafka(tmp_path / "kafka")
+    server.start()
+    yield server
+    server.kill9()
+
+
+@pytest.fixture
+def redis(tmp_path):
+    server = Redis(tmp_path / "redis")
     server.start()
     yield server
     server.kill9()

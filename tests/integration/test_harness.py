@@ -170,3 +170,13 @@ def test_producer_messages_are_those_that_enqueue_uses():
     request.activations.append(activation().SerializeToString())
     request.topic = "topic"
     assert message("taskmill.v1.EnqueueResponse")().ids == []
+
+
+def test_redis_keeps_its_data_and_can_be_stopped(redis):
+    assert redis.cli("SET", "key", "value", "NX", "EX", "100") == "OK"
+    assert redis.cli("SET", "key", "other", "NX") == ""
+    redis.kill9()
+    redis.start()
+    assert redis.cli("GET", "key") == "value" and redis.keys() == ["key"]
+    redis.stop()
+    assert not redis.running
