@@ -244,6 +244,12 @@ void metric_change(struct metric *metric, int64_t by)
     atomic_store_explicit(&metric->buckets[0], 1, memory_order_relaxed);
 }
 
+void metric_unset(struct metric *metric)
+{
+    assert(metric->family->def->kind == METRIC_GAUGE);
+    atomic_store_explicit(&metric->buckets[0], 0, memory_order_relaxed);
+}
+
 void metric_observe(struct metric *metric, uint64_t value)
 {
     assert(metric->family->def->kind == METRIC_HISTOGRAM);

@@ -34,6 +34,8 @@ struct metric_def {
     enum metric_kind kind;
     double scale;                          /* 0 means 1 */
     const char *labels[METRIC_LABELS_MAX]; /* keys; NULL after the last */
+    const char *statsd;                    /* type of a histogram's lines there; NULL: "h" */
+    const char *prometheus; /* its whole name there; NULL: made of `name` (base/prometheus.h) */
 };
 
 struct metrics;
@@ -61,6 +63,8 @@ uint64_t metrics_overflows(const struct metrics *metrics);
 void metric_add(struct metric *metric, uint64_t n);
 void metric_set(struct metric *metric, int64_t value);
 void metric_change(struct metric *metric, int64_t by);
+/* A gauge whose value is not known any more: as if it had never been set. */
+void metric_unset(struct metric *metric);
 void metric_observe(struct metric *metric, uint64_t value);
 
 /*

@@ -13,6 +13,7 @@ static const uint8_t bound_bits[] = {1,  3,  5,  7,  9,  10, 11, 12, 13, 14, 15,
 struct writer {
     struct buf *out;
     const struct metric_def *def; /* of the series before */
+    struct buf labels;            /* those that every series gets, ready to be appended */
 };
 
 /* --- names and labels ------------------------------------------------------------------------ */
@@ -30,10 +31,14 @@ static void append_name(struct buf *out, const char *name)
 
 static void append_metric(struct buf *out, const struct metric_def *def, const char *suffix)
 {
-    buf_append_str(out, PREFIX);
-    append_name(out, def->name);
-    if (def->kind == METRIC_COUNTER)
-        buf_append_str(out, "_total");
+    if (def->prometheus) {
+        buf_append_str(out, def->prometheus);
+    } else {
+        buf_append_str(out, PREFIX);
+        append_name(out, def->name);
+        if (def->kind == METRIC_COUNTER)
+            buf_append_str(out, "_total");
+    }
     buf_append_str(out, suffix);
 }
 
@@ -78,22 +83,28 @@ static void append_value(struct buf *out, struct bytes value)
     }
 }
 
-/* `bound`: text of the label le; NULL: none. */
-static void append_labels(struct buf *out, const struct metric_view *view, const char *bound)
+static void append_label(struct buf *out, const char *key, struct bytes value)
 {
-    const char *separator = "{";
+    append_name(out, key);
+    buf_append_str(out, "=\"");
+    append_value(out, value);
+    buf_append_byte(out, '"');
+}
 
+/* `bound`: text of the label le; NULL: none. */
+static void append_labels(struct writer *writer, const struct metric_view *view, const char *bound)
+{
+    struct buf *out = writer->out;
+    size_t start = out->len;
+
+    buf_append(out, writer->labels.ptr, writer->labels.len);
     for (size_t i = 0; i < view->label_count; i++) {
-        buf_append_str(out, separator);
-        append_name(out, view->def->labels[i]);
-        buf_append_str(out, "=\"");
-        append_value(out, view->values[i]);
-        buf_append_byte(out, '"');
-        separator = ",";
+        buf_append_byte(out, out->len == start ? '{' : ',');
+        append_label(out, view->def->labels[i], view->values[i]);
     }
     if (bound)
-        buf_printf(out, "%sle=\"%s\"", separator, bound);
-    if (bound || view->label_count)
+        buf_printf(out, "%sle=\"%s\"", out->len == start ? "{" : ",", bound);
+    if (out->len > start)
         buf_append_byte(out, '}');
 }
 
@@ -121,35 +132,35 @@ static double scale_of(const struct metric_def *def)
     return def->scale > 0 || def->scale < 0 ? def->scale : 1;
 }
 
-static void append_sample(struct buf *out, const struct metric_view *view, const char *suffix,
+static void append_sample(struct writer *writer, const struct metric_view *view, const char *suffix,
                           const char *bound, const char *value)
 {
-    append_metric(out, view->def, suffix);
-    append_labels(out, view, bound);
-    buf_printf(out, " %s\n", value);
+    append_metric(writer->out, view->def, suffix);
+    append_labels(writer, view, bound);
+    buf_printf(writer->out, " %s\n", value);
 }
 
-static void append_scaled(struct buf *out, const struct metric_view *view, const char *suffix,
+static void append_scaled(struct writer *writer, const struct metric_view *view, const char *suffix,
                           double value)
 {
     struct buf text = {0};
 
     buf_printf(&text, "%.15g", value * scale_of(view->def));
-    append_sample(out, view, suffix, NULL, buf_cstr(&text));
+    append_sample(writer, view, suffix, NULL, buf_cstr(&text));
     buf_free(&text);
 }
 
-static void append_count(struct buf *out, const struct metric_view *view, const char *suffix,
+static void append_count(struct writer *writer, const struct metric_view *view, const char *suffix,
                          const char *bound, uint64_t count)
 {
     struct buf text = {0};
 
     buf_printf(&text, "%" PRIu64, count);
-    append_sample(out, view, suffix, bound, buf_cstr(&text));
+    append_sample(writer, view, suffix, bound, buf_cstr(&text));
     buf_free(&text);
 }
 
-static void append_histogram(struct buf *out, const struct metric_view *view)
+static void append_histogram(struct writer *writer, const struct metric_view *view)
 {
     const struct metric_histogram *histogram = view->histogram;
     struct buf bound = {0};
@@ -162,11 +173,11 @@ static void append_histogram(struct buf *out, const struct metric_view *view)
             below += histogram->buckets[bucket];
         buf_clear(&bound);
         buf_printf(&bound, "%.15g", (double)last * scale_of(view->def));
-        append_count(out, view, "_bucket", buf_cstr(&bound), below);
+        append_count(writer, view, "_bucket", buf_cstr(&bound), below);
     }
-    append_count(out, view, "_bucket", "+Inf", histogram->count);
-    append_scaled(out, view, "_sum", (double)histogram->sum);
-    append_count(out, view, "_count", NULL, histogram->count);
+    append_count(writer, view, "_bucket", "+Inf", histogram->count);
+    append_scaled(writer, view, "_sum", (double)histogram->sum);
+    append_count(writer, view, "_count", NULL, histogram->count);
     buf_free(&bound);
 }
 
@@ -178,18 +189,29 @@ static void write_series(void *arg, const struct metric_view *view)
         append_head(writer->out, view->def);
     writer->def = view->def;
     if (view->def->kind == METRIC_HISTOGRAM)
-        append_histogram(writer->out, view);
+        append_histogram(writer, view);
     else if (view->def->kind == METRIC_GAUGE)
-        append_scaled(writer->out, view, "", (double)view->gauge);
+        append_scaled(writer, view, "", (double)view->gauge);
     else if (scale_of(view->def) == 1)
-        append_count(writer->out, view, "", NULL, view->counter);
+        append_count(writer, view, "", NULL, view->counter);
     else
-        append_scaled(writer->out, view, "", (double)view->counter);
+        append_scaled(writer, view, "", (double)view->counter);
+}
+
+void prometheus_write_labelled(struct metrics *metrics, const struct prometheus_label *labels,
+                               size_t label_count, struct buf *out)
+{
+    struct writer writer = {.out = out};
+
+    for (size_t i = 0; i < label_count; i++) {
+        buf_append_byte(&writer.labels, i == 0 ? '{' : ',');
+        append_label(&writer.labels, labels[i].key, bytes_str(labels[i].value));
+    }
+    metrics_visit(metrics, write_series, &writer);
+    buf_free(&writer.labels);
 }
 
 void prometheus_write(struct metrics *metrics, struct buf *out)
 {
-    struct writer writer = {.out = out};
-
-    metrics_visit(metrics, write_series, &writer);
+    prometheus_write_labelled(metrics, NULL, 0, out);
 }

@@ -209,7 +209,8 @@ static void put_bucket(struct statsd_format *format, const struct metric_view *v
 {
     begin_line(format, view);
     append_number(&format->line, value * scale_of(view), VALUE_DECIMALS);
-    buf_append_str(&format->line, "|h");
+    buf_append_byte(&format->line, '|');
+    buf_append_str(&format->line, view->def->statsd ? view->def->statsd : "h");
     if (n > 1) {
         buf_append_str(&format->line, "|@");
         append_rate(&format->line, n);

@@ -1,26 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The thread that exports to a statsd server, and its socket. */
+/* The thread that exports to a statsd server. */
 #include <errno.h>
-#include <netdb.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/mem.h"
-#include "base/statsd.h"
+#include "base/statsd_port.h"
 
-#define TARGET "taskmill::statsd"
-#define RESOLVE_AGAIN_S \
-    10                   /* after a failure; also how often a failing address is looked up again */
-#define WARN_EVERY_S 300 /* of a name that goes on not to resolve */
-#define STOP_WAIT_S  1
+#define STOP_WAIT_S 1
 
 struct statsd {
-    char *host, *port;
     uint64_t interval_ms;
     struct metrics *metrics;
     struct statsd_format *format;
@@ -32,148 +23,28 @@ struct statsd {
     bool abandoned;       /* under the lock: nobody joins the thread, it frees everything */
 
     /* the thread's own */
-    int fd;           /* -1: no address yet */
-    size_t attempt;   /* which of several addresses */
-    bool send_failed; /* since the last export */
-    int64_t resolve_ms, warn_ms;
-    bool several_told, refused_told;
+    struct statsd_port port;
 };
-
-/* --- address --------------------------------------------------------------------------------- */
-
-/* "host:port" or "[host]:port". */
-static int split_address(struct statsd *statsd, const char *address, struct err_text *why)
-{
-    const char *colon = strrchr(address, ':');
-
-    if (!colon || colon == address || !colon[1])
-        return err_set(why, ERR_INVALID, "statsd address \"%.60s\" is not host:port", address);
-    const char *host = address;
-    size_t len = (size_t)(colon - address);
-    if (len > 2 && host[0] == '[' && host[len - 1] == ']') {
-        host++;
-        len -= 2;
-    }
-    statsd->host = mem_strndup(host, len);
-    statsd->port = mem_strdup(colon + 1);
-    return 0;
-}
-
-static int connect_to(const struct addrinfo *address)
-{
-    int fd = socket(address->ai_family, address->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd >= 0 && connect(fd, address->ai_addr, address->ai_addrlen) == 0)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
-static void warn_unresolved(struct statsd *statsd, const char *why)
-{
-    int64_t now_ms = clock_boot_ms();
-
-    if (now_ms < statsd->warn_ms)
-        return;
-    statsd->warn_ms = now_ms + WARN_EVERY_S * 1000;
-    log_warn(TARGET, NULL,
-             "statsd_addr %s:%s cannot be used: %s; metrics are not sent, it is tried again every "
-             "%d s",
-             statsd->host, statsd->port, why, RESOLVE_AGAIN_S);
-}
-
-static void use_one(struct statsd *statsd, const struct addrinfo *found)
-{
-    size_t count = 1;
-
-    for (const struct addrinfo *it = found->ai_next; it; it = it->ai_next)
-        count++;
-    for (size_t i = statsd->attempt % count; i > 0; i--)
-        found = found->ai_next;
-    statsd->fd = connect_to(found);
-    if (statsd->fd < 0)
-        warn_unresolved(statsd, strerror(errno));
-    if (count == 1 || statsd->several_told)
-        return;
-    statsd->several_told = true;
-    char text[64] = "?";
-    getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST);
-    log_warn(TARGET, LOG_FIELDS(log_int("addresses", (int64_t)count)),
-             "statsd_addr %s:%s has several addresses; metrics go to %s, and to the next one when "
-             "sending fails",
-             statsd->host, statsd->port, text);
-}
 
 /* May take long: a name server that says nothing. */
 static void resolve(struct statsd *statsd)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM};
-    struct addrinfo *found;
+    struct lookup_answer answer;
 
-    if (clock_boot_ms() < statsd->resolve_ms)
+    if (!statsd_port_may_resolve(&statsd->port, clock_boot_ms()))
         return;
-    int rc = getaddrinfo(statsd->host, statsd->port, &hints, &found);
-    statsd->resolve_ms = clock_boot_ms() + RESOLVE_AGAIN_S * 1000;
-    if (rc) {
-        warn_unresolved(statsd, rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
-        return;
-    }
-    use_one(statsd, found);
-    freeaddrinfo(found);
-}
-
-/* --- sending --------------------------------------------------------------------------------- */
-
-static void send_datagram(void *ctx, struct bytes datagram)
-{
-    struct statsd *statsd = ctx;
-    ssize_t sent = send(statsd->fd, datagram.ptr, datagram.len, MSG_NOSIGNAL);
-
-    if (sent < 0 && errno == ECONNREFUSED) {
-        /* That was the fate of an earlier datagram; this one has not left yet. */
-        statsd->send_failed = true;
-        sent = send(statsd->fd, datagram.ptr, datagram.len, MSG_NOSIGNAL);
-    }
-    /* A full socket buffer loses metrics, as UDP does anyway. */
-    if (sent < 0 && errno != EAGAIN && errno != EINTR)
-        statsd->send_failed = true;
-}
-
-/* Refused: nobody listens there, at the moment or at all. The next address may be the right one. */
-static void look_elsewhere(struct statsd *statsd)
-{
-    if (!statsd->refused_told)
-        log_info(TARGET, NULL, "nobody takes metrics at %s:%s; they are lost until somebody does",
-                 statsd->host, statsd->port);
-    statsd->refused_told = true;
-    if (clock_boot_ms() < statsd->resolve_ms)
-        return;
-    close(statsd->fd);
-    statsd->fd = -1;
-    statsd->attempt++;
-}
-
-/* Without a server the numbers wait in the registry. */
-static void export_once(struct statsd *statsd)
-{
-    statsd->send_failed = false;
-    statsd_format_export(statsd->format, statsd->metrics, send_datagram, statsd);
-    if (statsd->send_failed)
-        look_elsewhere(statsd);
+    (void)lookup_now(statsd->port.host, statsd->port.port, SOCK_DGRAM, &answer);
+    statsd_port_resolved(&statsd->port, &answer, clock_boot_ms());
 }
 
 /* --- the thread ------------------------------------------------------------------------------ */
 
 static void destroy(struct statsd *statsd)
 {
-    if (statsd->fd >= 0)
-        close(statsd->fd);
+    statsd_port_close(&statsd->port);
     statsd_format_free(statsd->format);
     pthread_cond_destroy(&statsd->changed);
     pthread_mutex_destroy(&statsd->lock);
-    mem_free(statsd->host);
-    mem_free(statsd->port);
     mem_free(statsd);
 }
 
@@ -231,13 +102,12 @@ static void *run(void *ctx)
 
     for (bool stopping = false; !stopping;) {
         struct timespec next = time_after(time_now(), statsd->interval_ms);
-        if (statsd->fd < 0)
+        if (statsd->port.fd < 0)
             resolve(statsd);
         stopping = wait_until(statsd, &next);
         if (!begin_export(statsd))
             break;
-        if (statsd->fd >= 0)
-            export_once(statsd);
+        statsd_port_export(&statsd->port, statsd->format, statsd->metrics, clock_boot_ms());
         end_export(statsd);
     }
     pthread_mutex_lock(&statsd->lock);
@@ -266,11 +136,10 @@ int statsd_start(struct statsd **out, const struct statsd_options *options, stru
     struct statsd *statsd = mem_zalloc(sizeof *statsd);
 
     init_sync(statsd);
-    statsd->fd = -1;
     statsd->interval_ms = options->interval_ms ? options->interval_ms : 1;
     statsd->metrics = options->metrics;
     statsd->format = statsd_format_new(options->prefix, options->tags, options->tag_count);
-    int rv = split_address(statsd, options->address, why);
+    int rv = statsd_port_init(&statsd->port, options->address, why);
     int rc = rv ? 0 : pthread_create(&statsd->thread, NULL, run, statsd);
     if (rc)
         rv = err_set(why, ERR_SYSTEM, "statsd thread: %s", strerror(rc));

@@ -129,6 +129,49 @@ static void test_nothing_declared(void **state)
     metrics_free(m);
 }
 
+static void test_labels_of_all_and_a_name_of_its_own(void **state)
+{
+    (void)state;
+    static const struct metric_def occupancy = {.name = "worker.occupancy",
+                                                .help = "Busy",
+                                                .kind = METRIC_GAUGE,
+                                                .prometheus = "taskworker_worker_occupancy"};
+    static const struct metric_def tasks = {
+        .name = "tasks", .help = "Tasks", .kind = METRIC_COUNTER, .labels = {"ns"}};
+    const struct prometheus_label labels[] = {{"pool", "a\"b"}, {"pod", "p"}};
+    struct metrics *m = metrics_new(2);
+    struct buf out = {0};
+
+    metric_set(metrics_single(m, &occupancy), 1);
+    metric_add(metrics_series(metrics_family(m, &tasks), &(struct bytes){(const uint8_t *)"x", 1}),
+               1);
+    prometheus_write_labelled(m, labels, 2, &out);
+    assert_string_equal(buf_cstr(&out),
+                        "# HELP taskworker_worker_occupancy Busy\n"
+                        "# TYPE taskworker_worker_occupancy gauge\n"
+                        "taskworker_worker_occupancy{pool=\"a\\\"b\",pod=\"p\"} 1\n"
+                        "# HELP taskmill_tasks_total Tasks\n"
+                        "# TYPE taskmill_tasks_total counter\n"
+                        "taskmill_tasks_total{pool=\"a\\\"b\",pod=\"p\",ns=\"x\"} 1\n");
+    buf_free(&out);
+    metrics_free(m);
+}
+
+static void test_a_gauge_that_is_withdrawn(void **state)
+{
+    (void)state;
+    static const struct metric_def def = {.name = "g", .help = "G", .kind = METRIC_GAUGE};
+    struct metrics *m = metrics_new(1);
+    struct metric *gauge = metrics_single(m, &def);
+
+    metric_set(gauge, 5);
+    metric_unset(gauge);
+    assert_text(m, "");
+    metric_set(gauge, 0);
+    assert_text(m, "# HELP taskmill_g G\n# TYPE taskmill_g gauge\ntaskmill_g 0\n");
+    metrics_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -136,6 +179,8 @@ int main(void)
         cmocka_unit_test(test_escaping),
         cmocka_unit_test(test_histogram),
         cmocka_unit_test(test_nothing_declared),
+        cmocka_unit_test(test_labels_of_all_and_a_name_of_its_own),
+        cmocka_unit_test(test_a_gauge_that_is_withdrawn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

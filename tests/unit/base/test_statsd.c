@@ -330,6 +330,76 @@ static void test_weakness_18_statsd_name_that_does_not_resolve(void **state)
     statsd_stop(NULL);
 }
 
+/* --- without a thread ------------------------------------------------------------------------ */
+
+static void open_loop(struct statsd_loop **loop, struct world *w, const char *host, uint16_t port)
+{
+    struct err_text why;
+    char address[64];
+    snprintf(address, sizeof address, "%s:%u", host, port);
+    const struct statsd_options options = {
+        .address = address, .prefix = "app.", .interval_ms = 1000, .metrics = w->metrics};
+    assert_int_equal(statsd_loop_open(loop, &options, &why), 0);
+}
+
+static void a_loop_exports_when_it_is_due(void **state)
+{
+    struct world *w = *state;
+    struct metric *counter = metrics_single(w->metrics, &total);
+    struct statsd_loop *loop;
+    uint16_t port;
+    char text[2048];
+    int fd = listen_udp(&port);
+    open_loop(&loop, w, "127.0.0.1", port);
+    metric_add(counter, 5);
+    assert_int_equal(statsd_loop_fd(loop), -1);
+    statsd_loop_run(loop, false, 7000);
+    receive(fd, text, sizeof text);
+    assert_string_equal(text, "app.total:5|c");
+    assert_int_equal(statsd_loop_next_ms(loop), 8000);
+    statsd_loop_run(loop, false, 7999);
+    assert_int_equal(recv(fd, text, sizeof text, MSG_DONTWAIT), -1);
+    metric_add(counter, 2);
+    statsd_loop_run(loop, false, 8000);
+    receive(fd, text, sizeof text);
+    assert_string_equal(text, "app.total:2|c");
+    metric_add(counter, 1);
+    statsd_loop_close(loop);
+    receive(fd, text, sizeof text);
+    assert_string_equal(text, "app.total:1|c");
+    statsd_loop_close(NULL);
+    close(fd);
+}
+
+static void a_loop_does_not_wait_for_names(void **state)
+{
+    struct world *w = *state;
+    struct statsd_loop *loop;
+    metrics_single(w->metrics, &total);
+    open_loop(&loop, w, "no-such-host.invalid", 8125);
+    statsd_loop_run(loop, false, 0);
+    struct pollfd wait = {.fd = statsd_loop_fd(loop), .events = POLLIN};
+    assert_true(wait.fd >= 0);
+    assert_int_equal(poll(&wait, 1, 60000), 1);
+    statsd_loop_run(loop, true, 500);
+    assert_int_equal(statsd_loop_fd(loop), -1);
+    statsd_loop_run(loop, false, 10499); /* too early to ask again */
+    assert_int_equal(statsd_loop_fd(loop), -1);
+    statsd_loop_run(loop, false, 11600);
+    assert_true(statsd_loop_fd(loop) >= 0);
+    statsd_loop_close(loop);
+}
+
+static void types_of_lines_can_be_chosen(void **state)
+{
+    static const struct metric_def timer = {
+        .name = "timer", .help = "t", .kind = METRIC_HISTOGRAM, .scale = 1e-6, .statsd = "ms"};
+    struct world *w = *state;
+    metric_observe(metrics_single(w->metrics, &timer), 1500);
+    export(w);
+    assert_non_null(strstr(buf_cstr(&w->text), "timer:0.0015|ms"));
+}
+
 static void addresses_are_checked(void **state)
 {
     static const char *const bad[] = {"host", ":8126", "host:", ""};
@@ -361,6 +431,9 @@ int main(void)
         TEST(exports_each_interval_and_at_the_end),
         TEST(a_server_that_comes_later_is_found),
         TEST(test_weakness_18_statsd_name_that_does_not_resolve),
+        TEST(a_loop_exports_when_it_is_due),
+        TEST(a_loop_does_not_wait_for_names),
+        TEST(types_of_lines_can_be_chosen),
         TEST(addresses_are_checked),
     };
 
