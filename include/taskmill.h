@@ -151,6 +151,20 @@ taskmill_namespace_with(struct taskmill_app *app, const char *name,
                             &(const struct taskmill_namespace_options){ \
                                 .size = sizeof(struct taskmill_namespace_options), __VA_ARGS__})
 
+/* A namespace of another application: its tasks are declared without handlers, with the options
+ * that travel with them, and sent with `.application`. It never meets a namespace of our own with
+ * the same name; "internal" is allowed. The topic is looked up under "application:name". NULL if a
+ * name is empty or the pair is taken. */
+TASKMILL_API struct taskmill_namespace *
+taskmill_external_namespace_with(struct taskmill_app *app, const char *name,
+                                 const char *application,
+                                 const struct taskmill_namespace_options *options);
+#define taskmill_external_namespace(app, name, application, ...) \
+    taskmill_external_namespace_with(                            \
+        app, name, application,                                  \
+        &(const struct taskmill_namespace_options){              \
+            .size = sizeof(struct taskmill_namespace_options), __VA_ARGS__})
+
 /* Runs in a child process of the worker, one call at a time. A handler that runs past its deadline
  * is killed with all processes it started. */
 typedef enum taskmill_status taskmill_handler(struct taskmill_call *call);
@@ -178,6 +192,41 @@ TASKMILL_API int taskmill_task_with(struct taskmill_namespace *ns, const char *n
  * the module's entry, which runs in the worker's parent. Non-zero ends the child; a new one tries
  * again. */
 TASKMILL_API int taskmill_child_start(struct taskmill_app *app, int (*start)(void *arg), void *arg);
+
+/*
+ * Context hooks carry what surrounds a task, a user or a trace, from the sender to the handler.
+ *
+ * on_dispatch runs in the thread that sends, once for each task, before its headers are encoded; it
+ * may read and change them. Other than 0 refuses the send: taskmill_send returns it if it is an
+ * enum taskmill_error, else TASKMILL_ERR_INVALID.
+ * on_execute runs in the child before the handler. Other than TASKMILL_COMPLETE ends the attempt
+ * with that status (taskmill_fail and taskmill_retry set the text), and the handler does not run.
+ * on_leave runs after the handler, with its status, whenever the same hook's on_execute succeeded
+ * or is missing: always paired, unless the process dies.
+ *
+ * Several hooks: on_dispatch and on_execute in the order of their declaration, on_leave in reverse.
+ * Commands have no hooks, except for on_dispatch of what a worker sends.
+ */
+struct taskmill_headers; /* valid during on_dispatch */
+
+struct taskmill_context_hook_options {
+    size_t size; /* set by the macro */
+    int (*on_dispatch)(void *arg, struct taskmill_headers *headers);
+    enum taskmill_status (*on_execute)(void *arg, struct taskmill_call *call);
+    void (*on_leave)(void *arg, struct taskmill_call *call, enum taskmill_status status);
+    void *arg;
+};
+
+TASKMILL_API int taskmill_context_hook_with(struct taskmill_app *app,
+                                            const struct taskmill_context_hook_options *options);
+#define taskmill_context_hook(app, ...)                     \
+    taskmill_context_hook_with(                             \
+        app, &(const struct taskmill_context_hook_options){ \
+                 .size = sizeof(struct taskmill_context_hook_options), __VA_ARGS__})
+
+/* 0, or the first mistake among the declarations of this app: a program that does not look at each
+ * result can ask once. A worker does so for its modules. */
+TASKMILL_API int taskmill_app_check(const struct taskmill_app *app);
 
 /* The entry of a module. */
 #define TASKMILL_MODULE(app)                                          \
@@ -324,6 +373,23 @@ struct taskmill_header {
     const char *key, *value;
 };
 
+/* All headers of one task: keys are not empty and unique, text is UTF-8. "compression-type" is the
+ * library's, "sentry-monitor-config" is for schedulers and not sent. At most these: */
+#define TASKMILL_HEADERS_MAX       128
+#define TASKMILL_HEADERS_BYTES_MAX 262144 /* keys and values together */
+
+/* For on_dispatch. What they return lives until the headers change. */
+TASKMILL_API const char *taskmill_headers_get(const struct taskmill_headers *headers,
+                                              const char *key); /* or NULL */
+/* Adds or replaces; copies both. On failure the headers are as before. */
+TASKMILL_API int taskmill_headers_set(struct taskmill_headers *headers, const char *key,
+                                      const char *value);
+TASKMILL_API void taskmill_headers_remove(struct taskmill_headers *headers, const char *key);
+TASKMILL_API size_t taskmill_headers_count(const struct taskmill_headers *headers);
+/* NULL from the count on. */
+TASKMILL_API const struct taskmill_header *
+taskmill_headers_at(const struct taskmill_headers *headers, size_t index);
+
 struct taskmill_send_options {
     size_t size;          /* set by the macro */
     uint32_t countdown_s; /* starts no earlier; brokers cap it */
@@ -339,6 +405,7 @@ struct taskmill_send_options {
      * (8-4-4-4-12). A send whose outcome is unknown (TASKMILL_ERR_TIMEOUT) may be repeated under
      * the same id: a broker drops the second one while it holds the first. */
     const char *send_id;
+    const char *application; /* of an external namespace; default: the app's own */
 };
 
 /* Sends a task; 0 means that it is durable (no_wait aside). `params` may be NULL (none) and is

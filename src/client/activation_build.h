@@ -5,13 +5,14 @@
 
 #include <taskmill.h>
 
-#include "base/bytes.h"
+#include "client/headers.h"
 
 struct activation_source {
     const char *id, *application, *namespace, *name;
-    int64_t now_us;                           /* Unix */
-    const struct taskmill_task_options *task; /* all defaults filled in */
-    const struct taskmill_send_options *options;
+    int64_t now_us;                              /* Unix */
+    const struct taskmill_task_options *task;    /* all defaults filled in */
+    const struct taskmill_send_options *options; /* times */
+    const struct taskmill_headers *headers;
     const struct taskmill_params *params; /* may be NULL */
 };
 

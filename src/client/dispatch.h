@@ -9,7 +9,7 @@
 
 struct dispatch_item {
     struct blob *activation;
-    char *topic; /* NULL: the broker's default */
+    const char *topic; /* NULL: the broker's default. Of the app's router */
 };
 
 /* Sends to where the app says; connects at the first call. *accepted items from the front are

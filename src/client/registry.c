@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "client/dispatch.h"
 #include "client/retry.h"
+#include "client/router.h"
 #include "wire/pb.h"
 
 /* Only our own declarations are inserted, so the hash key needs no secret. */
@@ -23,8 +24,10 @@ static void copy_options(void *to, size_t to_size, const void *from, size_t from
 /* Remembers the first mistake: a module's entry returns nothing. */
 static int fault(struct taskmill_app *app, int code)
 {
-    if (!app->broken)
+    if (!app->broken) {
         app->fault = *error_text();
+        app->fault_code = code;
+    }
     app->broken = true;
     return code;
 }
@@ -42,7 +45,9 @@ struct taskmill_app *registry_app_new(const char *name)
     app->send_timeout_s = 10;
     pthread_mutex_init(&app->lock, NULL);
     list_init(&app->namespaces);
+    list_init(&app->external_namespaces);
     map_init(&app->tasks, map_seed);
+    map_init(&app->external_tasks, map_seed);
     app->child_starts_end = &app->child_starts;
     return app;
 }
@@ -82,39 +87,51 @@ struct taskmill_app *taskmill_app_new_with(const char *name,
     return app;
 }
 
-static void free_tasks(struct taskmill_app *app)
+static void free_tasks(struct map *tasks)
 {
-    struct map_node *node = map_first(&app->tasks);
+    struct map_node *node = map_first(tasks);
 
     while (node != NULL) {
         struct task_def *task = container_of(node, struct task_def, by_name);
 
-        node = map_next(&app->tasks, node);
-        map_remove(&app->tasks, &task->by_name);
+        node = map_next(tasks, node);
+        map_remove(tasks, &task->by_name);
         mem_free(task->key);
         mem_free(task);
     }
-    map_free(&app->tasks);
+    map_free(tasks);
+}
+
+static void free_namespaces(struct list *namespaces)
+{
+    struct list_node *node;
+
+    while ((node = list_pop_front(namespaces)) != NULL) {
+        struct taskmill_namespace *ns = container_of(node, struct taskmill_namespace, node);
+
+        mem_free(ns->name);
+        mem_free(ns->application);
+        mem_free(ns->route);
+        mem_free(ns);
+    }
 }
 
 void registry_app_free(struct taskmill_app *app)
 {
-    struct list_node *node;
     struct child_start *hook;
 
     dispatch_close(app->dispatcher);
+    router_free(app->router);
     pthread_mutex_destroy(&app->lock);
-    free_tasks(app);
-    while ((node = list_pop_front(&app->namespaces)) != NULL) {
-        struct taskmill_namespace *ns = container_of(node, struct taskmill_namespace, node);
-
-        mem_free(ns->name);
-        mem_free(ns);
-    }
+    free_tasks(&app->tasks);
+    free_tasks(&app->external_tasks);
+    free_namespaces(&app->namespaces);
+    free_namespaces(&app->external_namespaces);
     while ((hook = app->child_starts) != NULL) {
         app->child_starts = hook->next;
         mem_free(hook);
     }
+    mem_free(app->hooks);
     mem_free(app->name);
     mem_free(app->broker);
     mem_free(app->rpc_secret);
@@ -148,18 +165,76 @@ int taskmill_application(struct taskmill_app *app, const char *name)
     return 0;
 }
 
-static bool namespace_exists(const struct taskmill_app *app, const char *name)
+static bool route_exists(const struct list *namespaces, const char *route)
 {
-    list_foreach (&app->namespaces, node)
-        if (strcmp(container_of(node, struct taskmill_namespace, node)->name, name) == 0)
+    list_foreach (namespaces, node)
+        if (strcmp(container_of(node, struct taskmill_namespace, node)->route, route) == 0)
             return true;
     return false;
+}
+
+static int check_policy(const char *whose, const struct taskmill_retry_policy *policy)
+{
+    if (policy->times_exceeded != TASKMILL_DISCARD && policy->times_exceeded != TASKMILL_DEADLETTER)
+        return error_set(ERR_INVALID,
+                         "%s: retry.times_exceeded is %d; write TASKMILL_DISCARD or "
+                         "TASKMILL_DEADLETTER",
+                         whose, (int)policy->times_exceeded);
+    if ((policy->on & ~(unsigned)(TASKMILL_ON_FAILURE | TASKMILL_ON_DEADLINE)) != 0)
+        return error_set(ERR_INVALID,
+                         "%s: retry.on is 0x%x; it takes TASKMILL_ON_FAILURE and "
+                         "TASKMILL_ON_DEADLINE",
+                         whose, policy->on);
+    return 0;
+}
+
+int registry_check_options(const char *task, const struct taskmill_task_options *options)
+{
+    if (options->at_most_once && retry_policy_set(&options->retry))
+        return error_set(ERR_INVALID, "task %s: at_most_once and retry exclude each other", task);
+    return check_policy(task, &options->retry);
+}
+
+/* Checked and taken into its list; `application` is NULL for one of the app's own. */
+static struct taskmill_namespace *add_namespace(struct taskmill_app *app, const char *name,
+                                                const char *application,
+                                                const struct taskmill_namespace_options *options)
+{
+    struct list *list = application ? &app->external_namespaces : &app->namespaces;
+    struct taskmill_namespace *ns = mem_zalloc(sizeof *ns);
+    struct buf route = {0};
+    int rv;
+
+    if (application != NULL)
+        buf_printf(&route, "%s:", application);
+    buf_append_str(&route, name);
+    ns->app = app;
+    ns->route = mem_strdup(buf_cstr(&route));
+    buf_free(&route);
+    ns->name = mem_strdup(name);
+    ns->application = copy_or_null(application);
+    copy_options(&ns->options, sizeof ns->options, options, options ? options->size : 0);
+    if (ns->options.processing_deadline_s == 0)
+        ns->options.processing_deadline_s = REGISTRY_DEADLINE_S;
+    rv = check_policy(ns->route, &ns->options.retry);
+    if (rv == 0 && route_exists(list, ns->route))
+        rv = error_set(ERR_EXISTS, "%snamespace %s is declared twice",
+                       application ? "external " : "", ns->route);
+    list_push_back(list, &ns->node);
+    if (rv == 0)
+        return ns;
+    fault(app, rv);
+    list_remove(list, &ns->node);
+    mem_free(ns->name);
+    mem_free(ns->application);
+    mem_free(ns->route);
+    mem_free(ns);
+    return NULL;
 }
 
 struct taskmill_namespace *taskmill_namespace_with(struct taskmill_app *app, const char *name,
                                                    const struct taskmill_namespace_options *options)
 {
-    struct taskmill_namespace *ns;
     int rv = 0;
 
     if (app == NULL) {
@@ -170,32 +245,44 @@ struct taskmill_namespace *taskmill_namespace_with(struct taskmill_app *app, con
         rv = error_set(ERR_INVALID, "a namespace needs a name in UTF-8");
     else if (strcmp(name, "internal") == 0)
         rv = error_set(ERR_INVALID, "namespace internal is Taskmill's own; take another name");
-    else if (namespace_exists(app, name))
-        rv = error_set(ERR_EXISTS, "namespace %s is declared twice", name);
-    if (rv != 0) {
-        fault(app, rv);
+    if (rv == 0)
+        return add_namespace(app, name, NULL, options);
+    fault(app, rv);
+    return NULL;
+}
+
+struct taskmill_namespace *
+taskmill_external_namespace_with(struct taskmill_app *app, const char *name,
+                                 const char *application,
+                                 const struct taskmill_namespace_options *options)
+{
+    if (app == NULL) {
+        error_set(ERR_INVALID, "taskmill_external_namespace: the application is NULL");
         return NULL;
     }
-    ns = mem_zalloc(sizeof *ns);
-    ns->app = app;
-    ns->name = mem_strdup(name);
-    copy_options(&ns->options, sizeof ns->options, options, options ? options->size : 0);
-    if (ns->options.processing_deadline_s == 0)
-        ns->options.processing_deadline_s = REGISTRY_DEADLINE_S;
-    list_push_back(&app->namespaces, &ns->node);
-    return ns;
+    if (name_ok(name) && name_ok(application))
+        return add_namespace(app, name, application, options);
+    fault(app, error_set(ERR_INVALID, "an external namespace needs its name and the name of its "
+                                      "application, in UTF-8"));
+    return NULL;
+}
+
+static struct map *tasks_of(const struct taskmill_namespace *ns)
+{
+    return ns->application ? &ns->app->external_tasks : &ns->app->tasks;
 }
 
 static int check_task(const struct taskmill_namespace *ns, const char *name,
-                      const struct taskmill_task_options *options)
+                      taskmill_handler *handler, const struct taskmill_task_options *options)
 {
     if (!name_ok(name))
-        return error_set(ERR_INVALID, "namespace %s: a task needs a name in UTF-8", ns->name);
-    if (options->at_most_once && retry_policy_set(&options->retry))
-        return error_set(ERR_INVALID, "task %s: at_most_once and retry exclude each other", name);
-    if (registry_find(ns->app, bytes_str(ns->name), bytes_str(name)) != NULL)
-        return error_set(ERR_EXISTS, "task %s of namespace %s is declared twice", name, ns->name);
-    return 0;
+        return error_set(ERR_INVALID, "namespace %s: a task needs a name in UTF-8", ns->route);
+    if (ns->application != NULL && handler != NULL)
+        return error_set(ERR_INVALID,
+                         "task %s of external namespace %s: application %s runs it, so its handler "
+                         "must be NULL here",
+                         name, ns->route, ns->application);
+    return registry_check_options(name, options);
 }
 
 static void fill_defaults(struct taskmill_task_options *options,
@@ -209,13 +296,28 @@ static void fill_defaults(struct taskmill_task_options *options,
         options->expires_s = defaults->expires_s;
 }
 
-/* namespace NUL task: neither part holds a NUL when it comes from a declaration. */
-static struct bytes make_key(struct bytes ns, struct bytes name, char *out)
+/* route NUL task: neither part holds a NUL when it comes from a declaration. */
+static struct bytes make_key(struct bytes route, struct bytes name, char *out)
 {
-    memcpy(out, ns.ptr, ns.len);
-    out[ns.len] = '\0';
-    memcpy(out + ns.len + 1, name.ptr, name.len);
-    return bytes_of(out, ns.len + 1 + name.len);
+    memcpy(out, route.ptr, route.len);
+    out[route.len] = '\0';
+    memcpy(out + route.len + 1, name.ptr, name.len);
+    return bytes_of(out, route.len + 1 + name.len);
+}
+
+static struct task_def *find(const struct map *tasks, struct bytes route, struct bytes name)
+{
+    char small[256], *space = small;
+    struct map_node *node;
+
+    if (route.len == 0 || name.len == 0)
+        return NULL;
+    if (route.len + name.len + 1 > sizeof small)
+        space = mem_alloc(route.len + name.len + 1);
+    node = map_find(tasks, make_key(route, name, space));
+    if (space != small)
+        mem_free(space);
+    return node ? container_of(node, struct task_def, by_name) : NULL;
 }
 
 int taskmill_task_with(struct taskmill_namespace *ns, const char *name, taskmill_handler *handler,
@@ -223,13 +325,16 @@ int taskmill_task_with(struct taskmill_namespace *ns, const char *name, taskmill
 {
     struct taskmill_task_options given;
     struct task_def *task;
-    struct bytes key;
+    struct bytes route;
     int rv;
 
     if (ns == NULL)
         return error_set(ERR_INVALID, "task %s: its namespace is NULL", name ? name : "");
     copy_options(&given, sizeof given, options, options ? options->size : 0);
-    rv = check_task(ns, name, &given);
+    route = bytes_str(ns->route);
+    rv = check_task(ns, name, handler, &given);
+    if (rv == 0 && find(tasks_of(ns), route, bytes_str(name)) != NULL)
+        rv = error_set(ERR_EXISTS, "task %s of namespace %s is declared twice", name, ns->route);
     if (rv != 0)
         return fault(ns->app, rv);
     fill_defaults(&given, &ns->options);
@@ -237,10 +342,9 @@ int taskmill_task_with(struct taskmill_namespace *ns, const char *name, taskmill
     task->ns = ns;
     task->handler = handler;
     task->options = given;
-    task->key = mem_zalloc(strlen(ns->name) + strlen(name) + 2);
-    key = make_key(bytes_str(ns->name), bytes_str(name), task->key);
-    task->name = task->key + strlen(ns->name) + 1;
-    map_insert(&ns->app->tasks, &task->by_name, key);
+    task->key = mem_zalloc(route.len + strlen(name) + 2);
+    task->name = task->key + route.len + 1;
+    map_insert(tasks_of(ns), &task->by_name, make_key(route, bytes_str(name), task->key));
     return 0;
 }
 
@@ -255,19 +359,55 @@ int taskmill_child_start(struct taskmill_app *app, int (*start)(void *arg), void
     return 0;
 }
 
+int taskmill_context_hook_with(struct taskmill_app *app,
+                               const struct taskmill_context_hook_options *options)
+{
+    struct taskmill_context_hook_options hook;
+
+    if (app == NULL)
+        return error_set(ERR_INVALID, "taskmill_context_hook: the application is NULL");
+    copy_options(&hook, sizeof hook, options, options ? options->size : 0);
+    if (hook.on_dispatch == NULL && hook.on_execute == NULL && hook.on_leave == NULL)
+        return fault(app, error_set(ERR_INVALID, "a context hook needs .on_dispatch, .on_execute "
+                                                 "or .on_leave"));
+    app->hooks = mem_realloc(app->hooks, (app->hook_count + 1) * sizeof *app->hooks);
+    app->hooks[app->hook_count++] = hook;
+    return 0;
+}
+
+int taskmill_app_check(const struct taskmill_app *app)
+{
+    if (app == NULL)
+        return error_set(ERR_INVALID, "the application is NULL");
+    return app->broken ? error_set(app->fault_code, "%s", app->fault.s) : 0;
+}
+
 struct task_def *registry_find(const struct taskmill_app *app, struct bytes ns, struct bytes name)
 {
-    char small[256], *space = small;
-    struct map_node *node;
+    return find(&app->tasks, ns, name);
+}
 
-    if (ns.len == 0 || name.len == 0)
-        return NULL;
-    if (ns.len + name.len + 1 > sizeof small)
-        space = mem_alloc(ns.len + name.len + 1);
-    node = map_find(&app->tasks, make_key(ns, name, space));
-    if (space != small)
-        mem_free(space);
-    return node ? container_of(node, struct task_def, by_name) : NULL;
+struct task_def *registry_find_external(const struct taskmill_app *app, struct bytes application,
+                                        struct bytes ns, struct bytes name)
+{
+    struct buf route = {0};
+    struct task_def *task;
+
+    buf_append(&route, application.ptr, application.len);
+    buf_append_byte(&route, ':');
+    buf_append(&route, ns.ptr, ns.len);
+    task = find(&app->external_tasks, buf_bytes(&route), name);
+    buf_free(&route);
+    return task;
+}
+
+struct router *registry_router(struct taskmill_app *app)
+{
+    pthread_mutex_lock(&app->lock);
+    if (app->router == NULL)
+        app->router = router_of_environment(app->topic);
+    pthread_mutex_unlock(&app->lock);
+    return app->router;
 }
 
 size_t registry_task_count(const struct taskmill_app *app)

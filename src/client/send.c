@@ -9,7 +9,6 @@
 #include "client/activation_build.h"
 #include "client/dispatch.h"
 #include "client/ids.h"
-#include "client/retry.h"
 #include "client/router.h"
 #include "wire/pb.h"
 
@@ -28,96 +27,139 @@ static struct taskmill_send_options read_options(const struct taskmill_send_opti
     return options;
 }
 
+/* The names of an undeclared task, and its policy. */
+static int check_undeclared(const char *ns, const char *name,
+                            const struct taskmill_send_options *options)
+{
+    if (!pb_utf8_valid(bytes_str(ns)) || !pb_utf8_valid(bytes_str(name)))
+        return error_set(ERR_INVALID, "the name of a task must be UTF-8");
+    if (options->application != NULL && !pb_utf8_valid(bytes_str(options->application)))
+        return error_set(ERR_INVALID, "task %s: .application is not UTF-8", name);
+    return registry_check_options(name, &options->task);
+}
+
+static int not_declared(const struct taskmill_app *app, const char *ns, const char *name,
+                        const char *application)
+{
+    return error_set(
+        ERR_NOT_FOUND,
+        "task %s of namespace %s is not declared in application %s%s%s: use %s, or "
+        "send with .undeclared = true",
+        name, ns, app->name, application ? " as one of " : "", application ? application : "",
+        application ? "taskmill_external_namespace() and taskmill_task()" : "taskmill_task()");
+}
+
 static int find_options(const struct taskmill_app *app, const char *ns, const char *name,
                         const struct taskmill_send_options *options,
                         struct taskmill_task_options *out)
 {
     const struct task_def *task;
+    int rv;
 
     if (ns == NULL || name == NULL || ns[0] == '\0' || name[0] == '\0')
         return error_set(ERR_INVALID, "a task to send needs a namespace and a name");
-    task = registry_find(app, bytes_str(ns), bytes_str(name));
+    if (options->application != NULL && options->application[0] == '\0')
+        return error_set(ERR_INVALID, "task %s: .application is empty", name);
+    task = options->application ? registry_find_external(app, bytes_str(options->application),
+                                                         bytes_str(ns), bytes_str(name))
+                                : registry_find(app, bytes_str(ns), bytes_str(name));
     if (task != NULL) {
         *out = task->options;
         return 0;
     }
     if (!options->undeclared)
-        return error_set(ERR_NOT_FOUND,
-                         "task %s of namespace %s is not declared in application %s: use "
-                         "taskmill_task(), or send with .undeclared = true",
-                         name, ns, app->name);
-    if (!pb_utf8_valid(bytes_str(ns)) || !pb_utf8_valid(bytes_str(name)))
-        return error_set(ERR_INVALID, "the name of a task must be UTF-8");
-    if (options->task.at_most_once && retry_policy_set(&options->task.retry))
-        return error_set(ERR_INVALID, "task %s: at_most_once and retry exclude each other", name);
+        return not_declared(app, ns, name, options->application);
+    rv = check_undeclared(ns, name, options);
     *out = options->task;
     if (out->processing_deadline_s == 0)
         out->processing_deadline_s = REGISTRY_DEADLINE_S;
-    return 0;
+    return rv;
 }
 
 /* Without a choice of its own, a broker uses its only topic. */
-static char *item_topic(const struct taskmill_app *app, const char *ns)
+static const char *item_topic(struct taskmill_app *app, const char *ns, const char *application)
 {
-    struct router router = router_of_environment(app->topic);
+    struct router *router = registry_router(app);
+    struct buf route = {0};
+    const char *topic;
     bool chosen;
-    char *topic = router_topic(&router, ns, &chosen);
 
-    if (chosen || dispatch_to_kafka(app))
-        return topic;
-    mem_free(topic);
-    return NULL;
+    if (application != NULL)
+        buf_printf(&route, "%s:%s", application, ns);
+    topic = router_topic(router, application ? buf_cstr(&route) : ns, &chosen);
+    buf_free(&route);
+    return chosen || dispatch_to_kafka(app) ? topic : NULL;
 }
 
-/* Takes params over. */
+static int build(struct taskmill_app *app, const struct activation_source *source,
+                 struct dispatch_item *item)
+{
+    const struct taskmill_send_options *options = source->options;
+    struct buf payload = {0};
+    int rv = activation_build(source, &payload);
+
+    if (rv != 0)
+        return rv;
+    item->activation = blob_copy(buf_bytes(&payload));
+    item->topic = item_topic(app, source->namespace, options->application);
+    buf_free(&payload);
+    if (options->id != NULL)
+        memcpy(options->id, source->id, strlen(source->id) + 1);
+    return 0;
+}
+
 static int make_item(struct taskmill_app *app, const char *ns, const char *name,
-                     struct taskmill_params *params, const struct taskmill_send_options *options,
-                     struct dispatch_item *item)
+                     const struct taskmill_params *params,
+                     const struct taskmill_send_options *options, struct dispatch_item *item)
 {
     struct taskmill_task_options task;
+    struct taskmill_headers headers = {0};
     char id[TASKMILL_ID_SIZE];
-    struct buf payload = {0};
     int rv = find_options(app, ns, name, options, &task);
 
     if (rv == 0 && app->name[0] == '\0')
         rv = error_set(ERR_STATE, "the application has no name");
+    if (rv == 0 && options->header_count != 0 && options->headers == NULL)
+        rv = error_set(ERR_INVALID, "task %s: .headers is NULL, .header_count is %zu", name,
+                       options->header_count);
     if (rv == 0)
         rv = ids_choose(id, options->send_id);
     if (rv == 0)
-        rv = activation_build(&(struct activation_source){.id = id,
-                                                          .application = app->name,
-                                                          .namespace = ns,
-                                                          .name = name,
-                                                          .now_us = clock_wall_us(),
-                                                          .task = &task,
-                                                          .options = options,
-                                                          .params = params},
-                              &payload);
-    taskmill_params_free(params);
-    if (rv != 0)
-        return rv;
-    item->activation = blob_copy(buf_bytes(&payload));
-    item->topic = item_topic(app, ns);
-    buf_free(&payload);
-    if (options->id != NULL)
-        memcpy(options->id, id, strlen(id) + 1);
-    return 0;
+        rv = headers_take(&headers, options->headers, options->header_count);
+    if (rv == 0)
+        rv = headers_finish(&headers, app);
+    if (rv == 0)
+        rv = build(app,
+                   &(struct activation_source){
+                       .id = id,
+                       .application = options->application ? options->application : app->name,
+                       .namespace = ns,
+                       .name = name,
+                       .now_us = clock_wall_us(),
+                       .task = &task,
+                       .options = options,
+                       .headers = &headers,
+                       .params = params},
+                   item);
+    headers_free(&headers);
+    return rv;
 }
 
 static void free_item(struct dispatch_item *item)
 {
     blob_unref(item->activation);
-    mem_free(item->topic);
 }
 
 int taskmill_send_with(struct taskmill_app *app, const char *ns, const char *task,
                        struct taskmill_params *params, const struct taskmill_send_options *options)
 {
     struct taskmill_send_options given = read_options(options);
-    struct dispatch_item item;
+    struct dispatch_item item = {0};
     size_t accepted;
-    int rv = make_item(app, ns, task, params, &given, &item);
+    int rv = app != NULL ? make_item(app, ns, task, params, &given, &item)
+                         : error_set(ERR_INVALID, "taskmill_send: the application is NULL");
 
+    taskmill_params_free(params);
     if (rv != 0)
         return rv;
     rv = dispatch_items(app, &item, 1, !given.no_wait, &accepted);
@@ -145,6 +187,7 @@ int taskmill_bulk_add_with(struct taskmill_bulk *bulk, const char *ns, const cha
         bulk->items = mem_realloc(bulk->items, bulk->cap * sizeof *bulk->items);
     }
     rv = make_item(bulk->app, ns, task, params, &given, &bulk->items[bulk->count]);
+    taskmill_params_free(params);
     if (rv == 0)
         bulk->count++;
     return rv;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "client/hooks.h"
 #include "worker/command.h"
 #include "worker/frame.h"
 
@@ -42,19 +43,12 @@ static void set_signals(void)
 
 static enum attempt_end run_handler(struct taskmill_call *call, struct err_text *why)
 {
-    enum taskmill_status status = call->task->handler(call);
+    enum taskmill_status status = hooks_run(call);
 
     *why = call->error;
-    switch (status) {
-    case TASKMILL_COMPLETE:
+    if (status == TASKMILL_COMPLETE)
         return ATTEMPT_COMPLETE;
-    case TASKMILL_RETRY:
-        return ATTEMPT_RETRY;
-    case TASKMILL_FAILURE:
-        return ATTEMPT_FAILURE;
-    }
-    err_set(why, 0, "the handler returned %d, which is no status", (int)status);
-    return ATTEMPT_FAILURE;
+    return status == TASKMILL_RETRY ? ATTEMPT_RETRY : ATTEMPT_FAILURE;
 }
 
 static void log_tail(const struct taskmill_call *call, const struct buf *tail, enum attempt_end end)

@@ -52,8 +52,10 @@ static void open_call(struct fixture *f, struct taskmill_call *call, struct task
     struct taskmill_header header = {"k", "v"};
     struct taskmill_send_options options = {.headers = &header, .header_count = 1};
     struct taskmill_task_options task = f->task->options;
+    struct taskmill_headers headers = {0};
     struct err_text why;
 
+    assert_int_equal(headers_take(&headers, options.headers, options.header_count), 0);
     task.compress = compress;
     buf_clear(&f->payload);
     assert_int_equal(activation_build(&(struct activation_source){.id = "id",
@@ -63,9 +65,11 @@ static void open_call(struct fixture *f, struct taskmill_call *call, struct task
                                                                   .now_us = 1500000,
                                                                   .task = &task,
                                                                   .options = &options,
+                                                                  .headers = &headers,
                                                                   .params = p},
                                       &f->payload),
                      0);
+    headers_free(&headers);
     taskmill_params_free(p);
     assert_int_equal(call_open(call, f->app, f->task, buf_bytes(&f->payload), &why), 0);
 }

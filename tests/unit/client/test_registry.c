@@ -69,6 +69,77 @@ static void test_refused(void **state)
     taskmill_app_free(app);
 }
 
+static void assert_refused(int rv, int code, const char *text)
+{
+    assert_int_equal(rv, code);
+    assert_non_null(strstr(taskmill_last_error(), text));
+}
+
+static void test_policies(void **state)
+{
+    struct taskmill_app *app = taskmill_app_new("shop");
+    struct taskmill_namespace *ns = taskmill_namespace(app, "n");
+
+    (void)state;
+    assert_int_equal(taskmill_app_check(app), 0);
+    assert_refused(taskmill_task(ns, "t", NULL, .retry = {.times = 2, .on = 4}),
+                   TASKMILL_ERR_INVALID, "t: retry.on is 0x4");
+    assert_refused(
+        taskmill_task(ns, "t", NULL, .retry = {.times_exceeded = (enum taskmill_times_exceeded)7}),
+        TASKMILL_ERR_INVALID, "retry.times_exceeded is 7");
+    assert_null(taskmill_namespace(app, "m", .retry = {.on = 8}));
+    assert_non_null(strstr(taskmill_last_error(), "m: retry.on"));
+    /* A program that looked at nothing can ask for the first mistake. */
+    assert_refused(taskmill_app_check(app), TASKMILL_ERR_INVALID, "t: retry.on is 0x4");
+    assert_int_equal(taskmill_app_check(NULL), TASKMILL_ERR_INVALID);
+    taskmill_app_free(app);
+}
+
+static enum taskmill_status handler(struct taskmill_call *call)
+{
+    (void)call;
+    return TASKMILL_COMPLETE;
+}
+
+static struct task_def *find_external(const struct taskmill_app *app, const char *application,
+                                      const char *ns, const char *name)
+{
+    return registry_find_external(app, bytes_str(application), bytes_str(ns), bytes_str(name));
+}
+
+static void test_external(void **state)
+{
+    struct taskmill_app *app = taskmill_app_new("shop");
+    struct taskmill_namespace *own = taskmill_namespace(app, "billing");
+    struct taskmill_namespace *other = taskmill_external_namespace(
+        app, "billing", "bank", .processing_deadline_s = 7, .retry = {.times = 3});
+
+    (void)state;
+    assert_non_null(other);
+    assert_non_null(taskmill_external_namespace(app, "billing", "mint"));
+    assert_non_null(taskmill_external_namespace(app, "internal", "bank"));
+    assert_int_equal(taskmill_task(other, "pay", NULL), 0);
+    assert_null(find(app, "billing", "pay"));
+    assert_int_equal(registry_task_count(app), 0);
+    assert_int_equal(taskmill_task(own, "pay", handler), 0);
+    assert_int_equal(find_external(app, "bank", "billing", "pay")->options.processing_deadline_s,
+                     7);
+    assert_int_equal(find_external(app, "bank", "billing", "pay")->options.retry.times, 3);
+    assert_string_equal(find_external(app, "bank", "billing", "pay")->ns->route, "bank:billing");
+    assert_null(find_external(app, "mint", "billing", "pay"));
+    assert_int_equal(taskmill_app_check(app), 0);
+
+    assert_refused(taskmill_task(other, "pay", NULL), TASKMILL_ERR_EXISTS, "bank:billing");
+    assert_refused(taskmill_task(other, "run", handler), TASKMILL_ERR_INVALID,
+                   "its handler must be NULL");
+    assert_null(taskmill_external_namespace(app, "billing", "bank"));
+    assert_non_null(strstr(taskmill_last_error(), "bank:billing is declared twice"));
+    assert_null(taskmill_external_namespace(app, "billing", ""));
+    assert_null(taskmill_external_namespace(app, "", "bank"));
+    assert_null(taskmill_external_namespace(NULL, "billing", "bank"));
+    taskmill_app_free(app);
+}
+
 /* A program built with an older header passes a shorter struct. */
 static void test_older_struct(void **state)
 {
@@ -86,9 +157,10 @@ static void test_older_struct(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults),
-                                       cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_older_struct)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_policies), cmocka_unit_test(test_external),
+        cmocka_unit_test(test_older_struct)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
