@@ -113,13 +113,11 @@ static void on_result(void *ctx, const struct rpc_result *result)
     else if (result->status != GRPC_OK && result->status != GRPC_NOT_FOUND && drain->errors++ == 0)
         fprintf(stderr, "taskmill-load: %s: %s\n", grpc_status_name(result->status),
                 result->message);
-    bool has_task = false;
-    struct bytes payload;
+    struct task_response response;
     const char *why;
     struct activation activation;
-    if (result->status == GRPC_OK &&
-        task_response_decode(result->body, &has_task, &payload, &why) == 0 && has_task &&
-        activation_parse(payload, &activation, &why) == 0) {
+    if (result->status == GRPC_OK && task_response_decode(result->body, &response, &why) == 0 &&
+        response.has_task && activation_parse(response.activation, &activation, &why) == 0) {
         tick_off(drain, activation.id);
         report(worker, activation.id);
     } else if (drain->errors < ERRORS_MAX) {

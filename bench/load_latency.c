@@ -52,13 +52,11 @@ static void on_task(void *ctx, const struct rpc_result *result)
     latency->waiting = false;
     if (latency->stopped)
         return;
-    bool has_task = false;
-    struct bytes payload;
+    struct task_response response;
     const char *why;
     struct activation activation;
-    if (result->status == GRPC_OK &&
-        task_response_decode(result->body, &has_task, &payload, &why) == 0 && has_task &&
-        activation_parse(payload, &activation, &why) == 0) {
+    if (result->status == GRPC_OK && task_response_decode(result->body, &response, &why) == 0 &&
+        response.has_task && activation_parse(response.activation, &activation, &why) == 0) {
         if (latency->skip)
             latency->skip--;
         else

@@ -25,7 +25,8 @@ enum plant {
     PLANT_NO_CHECKPOINT_AT_START = 9,
     PLANT_DELAY_LOST_AT_LOAD = 10,
     PLANT_FORWARD_IN_MEMORY = 11, /* a forwarded task is in no file until its topic has it */
-    PLANT_WALL_TIMERS = 12        /* the engine's time follows the wall clock */
+    PLANT_WALL_TIMERS = 12,       /* the engine's time follows the wall clock */
+    PLANT_GIVE_BACK_UNNAMED = 13  /* a give-back counts whatever its claim number */
 };
 
 #define PLANTED(bug) (TASKMILL_PLANT == (bug))

@@ -256,7 +256,8 @@ static int create_engine(struct broker *broker, struct err_text *why)
                   .store_status = cfg->store.sqlite.enable_status_metrics},
     };
     int rc = 0;
-    if (getrandom(options.inflight.seed, sizeof options.inflight.seed, 0) < 0)
+    if (getrandom(options.inflight.seed, sizeof options.inflight.seed, 0) < 0 ||
+        getrandom(&options.inflight.claims_from, sizeof options.inflight.claims_from, 0) < 0)
         rc = err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
     if (rc == 0)
         rc = engine_create(&broker->engine, &options, clock_boot_ms(), clock_wall_ms(), why);

@@ -178,7 +178,8 @@ void engine_attach_enqueue_sink(struct engine *engine, uint32_t source, struct t
 static bool is_call(const struct engine_event *event)
 {
     return event->kind == EVENT_CLAIM || event->kind == EVENT_STATUS ||
-           event->kind == EVENT_BATCH || event->kind == EVENT_ENQUEUE;
+           event->kind == EVENT_BATCH || event->kind == EVENT_ENQUEUE ||
+           event->kind == EVENT_GIVE_BACK;
 }
 
 /* Takes the call into the books: from now on it is owed an answer. */
@@ -306,6 +307,9 @@ static int handle_event(struct engine *engine, struct engine_event *event)
         return 0;
     case EVENT_ENQUEUE:
         return engine_on_enqueue(engine, call);
+    case EVENT_GIVE_BACK:
+        engine_on_give_back(engine, call);
+        return 0;
     case EVENT_CANCEL:
         engine_on_cancel(engine, container_of(event, struct engine_call_event, event));
         break;

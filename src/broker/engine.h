@@ -36,10 +36,11 @@ struct engine;
 
 enum engine_event_kind {
     /* Calls: the event is the first member of a struct engine_call. */
-    EVENT_CLAIM,   /* GetTask */
-    EVENT_STATUS,  /* SetTaskStatus */
-    EVENT_BATCH,   /* SetBatchActivationStatus */
-    EVENT_ENQUEUE, /* Enqueue */
+    EVENT_CLAIM,     /* GetTask */
+    EVENT_STATUS,    /* SetTaskStatus */
+    EVENT_BATCH,     /* SetBatchActivationStatus */
+    EVENT_ENQUEUE,   /* Enqueue */
+    EVENT_GIVE_BACK, /* GiveBack */
     /* Events of their own, allocated with engine_event_new and freed by the engine. */
     EVENT_CANCEL,      /* the caller of a held claim is gone */
     EVENT_UNDELIVERED, /* a reply with a task reached nobody */
@@ -289,6 +290,7 @@ struct engine_stats {
         offsets_jumped;
     uint64_t killed_at_intake, forwarded_at_intake, kept_demoted; /* kept: counted as skipped */
     uint64_t enqueued, undelivered, cancelled;
+    uint64_t returned, not_returned;   /* entries of GiveBack calls; not: no claim of that number */
     uint64_t log_records, log_waiting; /* embedded: kept; not yet taken in */
     struct store_size store;           /* as last looked at */
     int64_t oldest_pending_ms;         /* age of the oldest claimable task at the last turn */

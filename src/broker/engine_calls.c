@@ -11,6 +11,9 @@
 
 #define NO_TASK "No pending activations"
 
+static_assert(TASK_RESPONSE_PREFIX_MAX <= sizeof(((struct rpc_reply *)NULL)->prefix),
+              "a reply has room for what precedes its task");
+
 /* A held claim is answered this long before the caller's own deadline. */
 #define HOLD_MARGIN_MS 100
 
@@ -149,6 +152,38 @@ void engine_on_undelivered(struct engine *engine, struct engine_undelivered *eve
         return; /* a bad row of a foreign file: waits for its deadline */
     if (inflight_give_back(engine->inflight, activation.id, event->claim_number, engine->now_ms))
         engine->stats.undelivered++;
+}
+
+/* --- GiveBack -------------------------------------------------------------------------------- */
+
+struct giving {
+    struct engine *engine;
+    struct give_back_response response;
+};
+
+static int give_back_one(void *ctx, const struct give_back *entry)
+{
+    struct giving *giving = ctx;
+    struct engine *engine = giving->engine;
+    if (inflight_give_back(engine->inflight, entry->id, entry->claim, engine->now_ms))
+        giving->response.returned++;
+    else
+        giving->response.ignored++;
+    return 0;
+}
+
+void engine_on_give_back(struct engine *engine, struct engine_call *call)
+{
+    struct giving giving = {.engine = engine};
+    struct buf body = {0};
+    const char *why = NULL;
+    int rc = give_back_decode(call->body, give_back_one, &giving, &why);
+    assert(rc == 0);
+    engine->stats.returned += giving.response.returned;
+    engine->stats.not_returned += giving.response.ignored;
+    give_back_response_encode(&giving.response, &body);
+    engine_add_reply(engine, call)->body = blob_copy(buf_bytes(&body));
+    buf_free(&body);
 }
 
 /* --- Enqueue --------------------------------------------------------------------------------- */
@@ -318,6 +353,12 @@ static void measure_latency(struct engine *engine, struct task *task)
     engine_meter_latency(engine, task, value);
 }
 
+static bool wants_claim(const struct engine_call *call)
+{
+    return call->event.kind == EVENT_CLAIM ? call->filter.wants_claim
+                                           : call->status.fetch_next.wants_claim;
+}
+
 static int send_task(struct engine *engine, struct engine_call *call, struct task *task,
                      uint64_t claim_number)
 {
@@ -326,7 +367,8 @@ static int send_task(struct engine *engine, struct engine_call *call, struct tas
     if (rc)
         return rc;
     measure_latency(engine, task);
-    reply.prefix_len = task_response_prefix(reply.prefix, reply.blob->len);
+    reply.prefix_len =
+        task_response_prefix(reply.prefix, reply.blob->len, wants_claim(call) ? claim_number : 0);
     call->granted = blob_ref(reply.blob);
     call->claim_number = claim_number;
     send(engine, call, &reply);

@@ -5,7 +5,7 @@
  *   engine_load.c     rows of the file -> core
  *   engine_write.c    changed tasks -> one transaction
  *   engine_meter.c    what it counts
- *   engine_calls.c    claims, reports, Enqueue, replies
+ *   engine_calls.c    claims, reports, Enqueue, GiveBack, replies
  *   engine_sources.c  records, assignments, commits, at-most-once ownership
  *   engine_rules.c    killswitch and demotion, at intake and over stored rows
  *   publisher.c       retry, dead letter and outbox records on their way to a topic
@@ -79,7 +79,7 @@ struct reply {
     uint64_t claim_number;
     enum grpc_status status;
     const char *message; /* constant text or NULL */
-    struct blob *body;   /* Enqueue's response */
+    struct blob *body;   /* the response of Enqueue and GiveBack */
 };
 
 /* A message that must reach a topic and is no row (table taskmill_outbox): a dead letter of intake,
@@ -263,6 +263,7 @@ void engine_on_claim(struct engine *engine, struct engine_call *call);
 void engine_on_status(struct engine *engine, struct engine_call *call);
 void engine_on_batch(struct engine *engine, struct engine_call *call);
 int engine_on_enqueue(struct engine *engine, struct engine_call *call);
+void engine_on_give_back(struct engine *engine, struct engine_call *call);
 void engine_on_cancel(struct engine *engine, struct engine_call_event *event);
 void engine_on_undelivered(struct engine *engine, struct engine_undelivered *event);
 void engine_enqueue_delivered(struct engine *engine, struct engine_call *call, bool ok);

@@ -359,6 +359,8 @@ static void copy_engine(struct engine *engine, const struct engine_stats *now)
     meter_add(meters, METER_BAD_MESSAGES, now->outboxed - before->outboxed);
     meter_add(meters, METER_DELAYS_CUT, now->delays_cut - before->delays_cut);
     meter_add(meters, METER_ENQUEUED, now->enqueued - before->enqueued);
+    copy_to(tagged(engine, METER_RETURNED, "ok"), now->returned, before->returned);
+    copy_to(tagged(engine, METER_RETURNED, "ignored"), now->not_returned, before->not_returned);
     meter_add(meters, METER_COMMITS, now->commits - before->commits);
     engine->meter.stats = *now;
     uint64_t lost = metrics_overflows(meters_registry(meters));

@@ -259,7 +259,9 @@
       "Pending tasks of applications that no worker asks for")                             \
     X(METER_HELD, "claims.held", METRIC_GAUGE, 1, NO_LABELS, "Calls that wait for a task") \
     X(METER_GIVEN_BACK, "claims.given_back", METRIC_COUNTER, 1, NO_LABELS,                 \
-      "Tasks taken back because their worker was gone before it got them")                 \
+      "Tasks back in their place: nobody got them, or their worker gave them back")        \
+    X(METER_RETURNED, "claims.returned", METRIC_COUNTER, 1, LABELS("result"),              \
+      "Tasks in GiveBack calls, by whether the claim still stood")                         \
     X(METER_REPORTS_IGNORED, "reports.ignored", METRIC_COUNTER, 1, LABELS("reason"),       \
       "Reports that changed nothing, of all calls")                                        \
     X(METER_DROPPED, "intake.dropped", METRIC_COUNTER, 1, LABELS("reason"),                \

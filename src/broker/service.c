@@ -18,7 +18,7 @@ struct path_meter {
     struct metric *requests, *duration;
 };
 
-enum { METHOD_COUNT = 4 };
+enum { METHOD_COUNT = 5 };
 
 struct service {
     struct rpc_server *server;
@@ -177,6 +177,22 @@ static void enqueue(void *ctx, struct rpc_call *call)
     }
 }
 
+static void give_back(void *ctx, struct rpc_call *call)
+{
+    struct engine_call *own = begin(call, EVENT_GIVE_BACK);
+    const char *why = NULL;
+    int rc = give_back_decode(own->body, NULL, NULL, &why);
+    if (rc == ERR_FULL) {
+        char text[96];
+        snprintf(text, sizeof text, "%s: at most %d in one call", why, GIVE_BACK_MAX);
+        refuse(call, GRPC_INVALID_ARGUMENT, text);
+    } else if (rc) {
+        refuse_undecodable(call, why);
+    } else {
+        hand_over(ctx, call, &own->event);
+    }
+}
+
 /* --- streams that end early ------------------------------------------------------------------ */
 
 static void cancelled(void *ctx, struct rpc_call *call)
@@ -230,6 +246,7 @@ static const struct rpc_method methods[METHOD_COUNT] = {
     {CONSUMER_SET_STATUS, set_task_status, NULL, delivered},
     {CONSUMER_SET_BATCH, set_batch_status, NULL, NULL},
     {PRODUCER_ENQUEUE, enqueue, NULL, NULL},
+    {WORKER_GIVE_BACK, give_back, NULL, NULL},
 };
 
 static struct path_meter path_meter(struct service *service, const char *path)

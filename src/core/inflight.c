@@ -38,6 +38,7 @@ struct inflight *inflight_new(const struct inflight_config *config)
     at_least(&inflight->config.publish_backoff_ms, 1);
     at_least(&inflight->config.publish_backoff_max_ms, inflight->config.publish_backoff_ms);
     at_least(&inflight->config.parked_retry_ms, 1);
+    inflight->last_claim = config->claims_from & INT64_MAX; /* 0 is never reached again */
     inflight->now_ms = INT64_MIN;
     map_init(&inflight->tasks, config->seed);
     heap_init(&inflight->timers);
@@ -337,7 +338,10 @@ bool inflight_give_back(struct inflight *inflight, struct bytes id, uint64_t cla
     if (PLANTED(PLANT_CLAIM_TO_DEAD_STREAM) || !task)
         return false;
     state_fire_if_due(inflight, task);
-    if (claim == 0 || !inflight_claim_stands(task, claim))
+    bool stands = claim != 0 && inflight_claim_stands(task, claim);
+    if (PLANTED(PLANT_GIVE_BACK_UNNAMED))
+        stands = task->end == TASK_LIVE && task->state == TASK_PROCESSING;
+    if (!stands)
         return false;
     state_undo_grant(inflight, task);
     return true;

@@ -27,7 +27,10 @@
 struct inflight;
 
 struct inflight_config {
-    uint64_t seed[2];                 /* of the hash maps */
+    uint64_t seed[2]; /* of the hash maps */
+    /* Claims are numbered from here on. To be different in each run of a broker, so that a number
+     * from before a restart names no claim of later; the highest bit does not count. */
+    uint64_t claims_from;
     uint32_t max_processing_attempts; /* missed deadlines before FAILURE; 0 behaves as 1 */
     int64_t grace_ms;                 /* added to every deadline */
     int64_t publish_backoff_ms;       /* first wait after a failed publish, doubling [100] */
@@ -116,8 +119,10 @@ void inflight_claim(struct inflight *inflight, struct claim *claim,
 void inflight_cancel(struct inflight *inflight, struct claim *claim);
 /* Ends all holds now with EFFECT_NONE (drain). */
 void inflight_release_claims(struct inflight *inflight);
-/* The reply that carried claim number `claim` of this id reached nobody: back to its place,
- * at-most-once too. Ignored (false) when the task has moved on since. */
+/* Claim number `claim` of this id is over without anybody having started the task (the reply
+ * reached nobody, or its worker gives it back): back to its place, at-most-once too, and it costs
+ * no attempt. Ignored (false) when the task has moved on since, also to another claim: the number
+ * is what keeps a late or repeated word from taking the task away from who has it now (INV-4). */
 bool inflight_give_back(struct inflight *inflight, struct bytes id, uint64_t claim, int64_t now_ms);
 
 /* --- reports (INV-6) ------------------------------------------------------------------------- */

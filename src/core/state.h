@@ -60,7 +60,7 @@ void state_unlink(struct inflight *inflight, struct task *task);
  * gives it to the newest claim that matches, or lines it up. */
 void state_offer(struct inflight *inflight, struct task *task);
 void state_grant(struct inflight *inflight, struct task *task);
-/* The claim reached nobody: back to its place. */
+/* Nobody has started it under its claim: back to its place. */
 void state_undo_grant(struct inflight *inflight, struct task *task);
 /* To FAILURE; from there to a dead letter, or out, as the reason and the task's policy have it. */
 void state_fail(struct inflight *inflight, struct task *task, enum task_failure failure);

@@ -7,7 +7,8 @@
  *      └────────────────────▲ │ expired ▶ ended  │  │ report Failure, at-most-once Retry,
  *                           │ │                  │  │ at-most-once or last missed deadline
  *                           └─┼─ missed deadline ┘  ├──▶ FAILURE ─▶ dead letter delivered,
- *                             └─ undelivered claim  │               or discarded ─▶ ended
+ *                             └─ undelivered claim, │               or discarded ─▶ ended
+ *                                given back         │
  *                                                   └─ report Retry ─▶ RETRY ─▶ delivered ─▶ ended
  *
  * Besides, from outside: a killswitch ends a task in any state, unless its record is with the
@@ -109,7 +110,7 @@ struct task {
     struct task_origin origin;
     int64_t expires_at_ms; /* CLOCK_NEVER: never */
     int64_t due_ms;        /* DELAY: delay end; PROCESSING: deadline; else CLOCK_NEVER */
-    uint64_t claim;        /* number of the last claim, unique in this run; 0: never claimed */
+    uint64_t claim;        /* number of the last claim, unique in all runs; 0: none in this run */
     int64_t received_at_wall_ms, added_at_wall_ms;
     int64_t duration_ms; /* processing_deadline_duration */
     struct task_rewrite rewrite;

@@ -137,7 +137,7 @@ void rpc_call_unref(struct rpc_call *call);
 struct rpc_reply {
     enum grpc_status status;
     const char *message; /* grpc-message, copied and percent-encoded; may be NULL */
-    uint8_t prefix[16];
+    uint8_t prefix[24];
     size_t prefix_len;
     struct blob *blob; /* the reply takes over one reference; may be NULL */
 };

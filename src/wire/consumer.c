@@ -3,7 +3,7 @@
 
 #include "wire/pb.h"
 
-enum filter_field { FILTER_NAMESPACE = 1, FILTER_APPLICATION = 2 };
+enum filter_field { FILTER_NAMESPACE = 1, FILTER_APPLICATION = 2, FILTER_WANTS_CLAIM = 2001 };
 
 enum status_field {
     STATUS_ID = 1,
@@ -15,7 +15,15 @@ enum status_field {
 
 enum batch_field { BATCH_UPDATES = 1 };
 
-enum task_response_field { TASK_RESPONSE_TASK = 1 };
+enum task_response_field { TASK_RESPONSE_TASK = 1, TASK_RESPONSE_CLAIM = 2001 };
+
+enum give_back_field {
+    GIVE_BACK_TASKS = 1,
+    GIVE_BACK_ID = 1,
+    GIVE_BACK_CLAIM = 2,
+    GIVE_BACK_RETURNED = 1,
+    GIVE_BACK_IGNORED = 2
+};
 
 enum enqueue_field { ENQUEUE_ACTIVATIONS = 1, ENQUEUE_TOPIC = 2 };
 
@@ -30,6 +38,8 @@ static int merge_filter(struct bytes message, int depth, struct task_filter *out
     struct pb_field field;
     int rv;
     while ((rv = pb_next(&reader, &field, why)) > 0) {
+        if (field.number == FILTER_WANTS_CLAIM && field.type == PB_VARINT)
+            out->wants_claim = field.value != 0;
         if (field.type != PB_LEN)
             continue;
         if (field.number == FILTER_NAMESPACE) {
@@ -57,6 +67,8 @@ void task_filter_encode(const struct task_filter *filter, struct buf *out)
         pb_put_bytes(out, FILTER_NAMESPACE, filter->namespace);
     if (filter->has_application)
         pb_put_bytes(out, FILTER_APPLICATION, filter->application);
+    if (filter->wants_claim)
+        pb_put_uint(out, FILTER_WANTS_CLAIM, 1);
 }
 
 static int take_status_field(const struct pb_field *field, int depth,
@@ -151,9 +163,22 @@ void set_batch_encode_one(const struct set_status_request *update, struct buf *o
     buf_free(&element);
 }
 
-size_t task_response_prefix(uint8_t out[11], size_t activation_len)
+/* The claim has a fixed width: its numbers begin anywhere (core/inflight.h), so that a varint would
+ * be longer. */
+static size_t put_claim(uint8_t *out, uint64_t claim)
 {
-    size_t len = 0;
+    uint32_t tag = TASK_RESPONSE_CLAIM << 3 | PB_FIXED64;
+    out[0] = (uint8_t)(tag | 0x80);
+    out[1] = (uint8_t)(tag >> 7);
+    for (int i = 0; i < 8; i++)
+        out[2 + i] = (uint8_t)(claim >> 8 * i);
+    return 10;
+}
+
+size_t task_response_prefix(uint8_t out[TASK_RESPONSE_PREFIX_MAX], size_t activation_len,
+                            uint64_t claim)
+{
+    size_t len = claim ? put_claim(out, claim) : 0;
     out[len++] = TASK_RESPONSE_TASK << 3 | PB_LEN;
     while (activation_len >= 0x80) {
         out[len++] = (uint8_t)(activation_len | 0x80);
@@ -163,24 +188,113 @@ size_t task_response_prefix(uint8_t out[11], size_t activation_len)
     return len;
 }
 
-int task_response_decode(struct bytes message, bool *has_task, struct bytes *activation,
-                         const char **why)
+int task_response_decode(struct bytes message, struct task_response *out, const char **why)
 {
     struct pb_reader reader = pb_reader_init(message, 0);
     struct pb_field field;
     int rv;
-    *has_task = false;
-    *activation = (struct bytes){0};
+    *out = (struct task_response){0};
     while ((rv = pb_next(&reader, &field, why)) > 0) {
+        if (field.number == TASK_RESPONSE_CLAIM && field.type == PB_FIXED64)
+            out->claim = field.value;
         if (field.number != TASK_RESPONSE_TASK || field.type != PB_LEN)
             continue;
-        if (*has_task)
+        if (out->has_task)
             return pb_fault(why, "task: occurs twice");
-        *has_task = true;
-        *activation = field.data;
+        out->has_task = true;
+        out->activation = field.data;
     }
     return rv;
 }
+
+/* --- GiveBack -------------------------------------------------------------------------------- */
+
+static int decode_given_back(struct bytes message, struct give_back *out, const char **why)
+{
+    struct pb_reader reader = pb_reader_init(message, 1);
+    struct pb_field field;
+    int rv;
+    *out = (struct give_back){0};
+    while ((rv = pb_next(&reader, &field, why)) > 0) {
+        if (field.number == GIVE_BACK_CLAIM && field.type == PB_FIXED64)
+            out->claim = field.value;
+        if (field.number != GIVE_BACK_ID || field.type != PB_LEN)
+            continue;
+        rv = pb_take_text(&field, &out->id, "id: not valid UTF-8", why);
+        if (rv < 0)
+            return rv;
+    }
+    return rv;
+}
+
+/* One walk over the entries; with each == NULL it only checks. */
+static int walk_give_back(struct bytes message, give_back_fn each, void *ctx, const char **why)
+{
+    struct pb_reader reader = pb_reader_init(message, 0);
+    struct pb_field field;
+    struct give_back entry;
+    size_t count = 0;
+    int rv;
+    while ((rv = pb_next(&reader, &field, why)) > 0) {
+        if (field.number != GIVE_BACK_TASKS || field.type != PB_LEN)
+            continue;
+        if (++count > GIVE_BACK_MAX) {
+            *why = "tasks: too many";
+            return ERR_FULL;
+        }
+        rv = decode_given_back(field.data, &entry, why);
+        if (rv == 0 && each)
+            rv = each(ctx, &entry);
+        if (rv != 0)
+            return rv;
+    }
+    return rv;
+}
+
+int give_back_decode(struct bytes message, give_back_fn each, void *ctx, const char **why)
+{
+    int rv = walk_give_back(message, NULL, NULL, why);
+    return rv < 0 ? rv : walk_give_back(message, each, ctx, why);
+}
+
+void give_back_encode_one(const struct give_back *entry, struct buf *out)
+{
+    struct buf element = {0};
+    if (entry->id.len > 0)
+        pb_put_bytes(&element, GIVE_BACK_ID, entry->id);
+    if (entry->claim != 0)
+        pb_put_fixed64(&element, GIVE_BACK_CLAIM, entry->claim);
+    pb_put_bytes(out, GIVE_BACK_TASKS, buf_bytes(&element));
+    buf_free(&element);
+}
+
+int give_back_response_decode(struct bytes message, struct give_back_response *out,
+                              const char **why)
+{
+    struct pb_reader reader = pb_reader_init(message, 0);
+    struct pb_field field;
+    int rv;
+    *out = (struct give_back_response){0};
+    while ((rv = pb_next(&reader, &field, why)) > 0) {
+        if (field.type != PB_VARINT)
+            continue;
+        if (field.number == GIVE_BACK_RETURNED)
+            out->returned = (uint32_t)field.value;
+        else if (field.number == GIVE_BACK_IGNORED)
+            out->ignored = (uint32_t)field.value;
+    }
+    return rv;
+}
+
+void give_back_response_encode(const struct give_back_response *response, struct buf *out)
+{
+    if (response->returned != 0)
+        pb_put_uint(out, GIVE_BACK_RETURNED, response->returned);
+    if (response->ignored != 0)
+        pb_put_uint(out, GIVE_BACK_IGNORED, response->ignored);
+}
+
+/* --- Enqueue --------------------------------------------------------------------------------- */
 
 int enqueue_decode(struct bytes message, struct enqueue_request *head, enqueue_fn each, void *ctx,
                    const char **why)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Messages of sentry_protos.taskbroker.v1.ConsumerService, taskmill.v1.ProducerService and
- * grpc.health.v1.Health (proto/). Decoders borrow from the message; encoders append to a buf. Pure,
- * thread-safe. Decode errors: ERR_MALFORMED and *why.
+ * Messages of sentry_protos.taskbroker.v1.ConsumerService, taskmill.v1.ProducerService,
+ * taskmill.v1.WorkerService and grpc.health.v1.Health (proto/). Decoders borrow from the message;
+ * encoders append to a buf. Pure, thread-safe. Decode errors: ERR_MALFORMED and *why.
  */
 #ifndef TASKMILL_WIRE_CONSUMER_H
 #define TASKMILL_WIRE_CONSUMER_H
@@ -15,6 +15,8 @@
 #define CONSUMER_SET_BATCH  "/" CONSUMER_SERVICE "/SetBatchActivationStatus"
 #define PRODUCER_SERVICE    "taskmill.v1.ProducerService"
 #define PRODUCER_ENQUEUE    "/" PRODUCER_SERVICE "/Enqueue"
+#define WORKER_SERVICE      "taskmill.v1.WorkerService"
+#define WORKER_GIVE_BACK    "/" WORKER_SERVICE "/GiveBack"
 #define HEALTH_SERVICE      "grpc.health.v1.Health"
 #define HEALTH_CHECK        "/" HEALTH_SERVICE "/Check"
 #define HEALTH_WATCH        "/" HEALTH_SERVICE "/Watch"
@@ -31,6 +33,7 @@ enum activation_status {
 /* Which tasks a worker asks for (GetTaskRequest, FetchNextTask). */
 struct task_filter {
     bool has_namespace, has_application;
+    bool wants_claim; /* extension: asks for the number of the claim, for GiveBack */
     struct bytes namespace, application;
 };
 
@@ -57,12 +60,39 @@ int set_batch_decode(struct bytes message, set_status_fn each, void *ctx, const 
 /* Appends one element of the batch. */
 void set_batch_encode_one(const struct set_status_request *update, struct buf *out);
 
-/* GetTaskResponse / SetTaskStatusResponse { task = 1 }: the bytes in front of an activation of
- * `activation_len` bytes (tag and length). An empty response has no bytes at all. */
-size_t task_response_prefix(uint8_t out[11], size_t activation_len);
-/* False when the response holds no task. */
-int task_response_decode(struct bytes message, bool *has_task, struct bytes *activation,
-                         const char **why);
+/* GetTaskResponse / SetTaskStatusResponse { task = 1; taskmill_claim = 2001 }: the bytes in front
+ * of an activation of `activation_len` bytes (claim, tag and length); claim 0: without it. An empty
+ * response has no bytes at all. */
+#define TASK_RESPONSE_PREFIX_MAX 21
+size_t task_response_prefix(uint8_t out[TASK_RESPONSE_PREFIX_MAX], size_t activation_len,
+                            uint64_t claim);
+struct task_response {
+    bool has_task;
+    struct bytes activation;
+    uint64_t claim; /* 0: the broker did not say */
+};
+int task_response_decode(struct bytes message, struct task_response *out, const char **why);
+
+/* GiveBackRequest { repeated GivenBack tasks = 1 }, GivenBack { id = 1; claim = 2 }: calls `each`
+ * per entry, in order, after the whole message proved well-formed with at most GIVE_BACK_MAX of
+ * them (else ERR_FULL). A non-zero result of `each` stops the walk and is returned. */
+#define GIVE_BACK_MAX 10000
+struct give_back {
+    struct bytes id;
+    uint64_t claim; /* 0 matches none */
+};
+typedef int (*give_back_fn)(void *ctx, const struct give_back *entry);
+int give_back_decode(struct bytes message, give_back_fn each, void *ctx, const char **why);
+/* Appends one entry. */
+void give_back_encode_one(const struct give_back *entry, struct buf *out);
+
+/* GiveBackResponse: how many are claimable again, how many were not the caller's any more. */
+struct give_back_response {
+    uint32_t returned, ignored;
+};
+int give_back_response_decode(struct bytes message, struct give_back_response *out,
+                              const char **why);
+void give_back_response_encode(const struct give_back_response *response, struct buf *out);
 
 /* EnqueueRequest { repeated bytes activations = 1; optional string topic = 2; }
  * EnqueueResponse { repeated string ids = 1; } */

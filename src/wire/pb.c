@@ -242,6 +242,15 @@ void pb_put_uint(struct buf *out, uint32_t number, uint64_t value)
     pb_put_varint(out, value);
 }
 
+void pb_put_fixed64(struct buf *out, uint32_t number, uint64_t value)
+{
+    uint8_t bytes[8];
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)(value >> 8 * i);
+    pb_put_tag(out, number, PB_FIXED64);
+    buf_append(out, bytes, sizeof bytes);
+}
+
 void pb_put_bytes(struct buf *out, uint32_t number, struct bytes value)
 {
     pb_put_tag(out, number, PB_LEN);

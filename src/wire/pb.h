@@ -62,6 +62,7 @@ static inline int pb_take_text(const struct pb_field *field, struct bytes *text,
 void pb_put_varint(struct buf *out, uint64_t value);
 void pb_put_tag(struct buf *out, uint32_t number, enum pb_type type);
 void pb_put_uint(struct buf *out, uint32_t number, uint64_t value);      /* always written */
+void pb_put_fixed64(struct buf *out, uint32_t number, uint64_t value);   /* always written */
 void pb_put_bytes(struct buf *out, uint32_t number, struct bytes value); /* always written */
 
 #endif

@@ -93,19 +93,18 @@ static void host_ok(struct host *host)
 /* True if the response brought a task, which is then on its way. */
 static bool take_response(struct worker *worker, struct source *source, struct bytes body)
 {
-    struct bytes activation;
+    struct task_response response;
     const char *fault = "";
-    bool has_task = false;
 
-    if (task_response_decode(body, &has_task, &activation, &fault) != 0) {
+    if (task_response_decode(body, &response, &fault) != 0) {
         log_error(WORKER_TARGET,
                   LOG_FIELDS(log_str("broker", host_of(source)->name), log_str("error", fault)),
                   "a broker's response cannot be read");
         return false;
     }
-    if (has_task)
-        worker_take_task(worker, source, activation);
-    return has_task;
+    if (response.has_task)
+        worker_take_task(worker, source, response.activation);
+    return response.has_task;
 }
 
 static struct task_filter filter_of(const struct worker *worker, const struct source *source)

@@ -46,14 +46,34 @@ static int recode_batch(struct bytes message, struct buf *out, const char **why)
 
 static int recode_task(struct bytes message, struct buf *out, const char **why)
 {
-    uint8_t prefix[11];
-    struct bytes task;
-    bool has_task;
-    int rv = task_response_decode(message, &has_task, &task, why);
-    if (rv == 0 && has_task) {
-        buf_append(out, prefix, task_response_prefix(prefix, task.len));
-        buf_append(out, task.ptr, task.len);
+    uint8_t prefix[TASK_RESPONSE_PREFIX_MAX];
+    struct task_response response;
+    int rv = task_response_decode(message, &response, why);
+    if (rv == 0 && response.has_task) {
+        size_t len = task_response_prefix(prefix, response.activation.len, response.claim);
+        buf_append(out, prefix, len);
+        buf_append(out, response.activation.ptr, response.activation.len);
     }
+    return rv;
+}
+
+static int add_given_back(void *ctx, const struct give_back *entry)
+{
+    give_back_encode_one(entry, ctx);
+    return 0;
+}
+
+static int recode_give_back(struct bytes message, struct buf *out, const char **why)
+{
+    return give_back_decode(message, add_given_back, out, why);
+}
+
+static int recode_give_back_response(struct bytes message, struct buf *out, const char **why)
+{
+    struct give_back_response response;
+    int rv = give_back_response_decode(message, &response, why);
+    if (rv == 0)
+        give_back_response_encode(&response, out);
     return rv;
 }
 
@@ -103,9 +123,11 @@ static int recode_health_response(struct bytes message, struct buf *out, const c
 
 typedef int (*recode_fn)(struct bytes message, struct buf *out, const char **why);
 
-static const recode_fn recoders[] = {recode_filter,         recode_status,         recode_batch,
-                                     recode_task,           recode_enqueue,        recode_ids,
-                                     recode_health_request, recode_health_response};
+static const recode_fn recoders[] = {recode_filter,         recode_status,
+                                     recode_batch,          recode_task,
+                                     recode_enqueue,        recode_ids,
+                                     recode_health_request, recode_health_response,
+                                     recode_give_back,      recode_give_back_response};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -116,7 +138,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     recode_fn recode = recoders[data[0] % (sizeof(recoders) / sizeof(recoders[0]))];
     int rv = recode(bytes_of(data + 1, size - 1), &first, &why);
     if (rv < 0) {
-        require(rv == ERR_MALFORMED && why && *why);
+        require((rv == ERR_MALFORMED || rv == ERR_FULL) && why && *why);
         require(first.len == 0);
     } else {
         require(recode(buf_bytes(&first), &second, &why) == 0);

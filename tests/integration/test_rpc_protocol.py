@@ -128,6 +128,7 @@ def test_hmac(broker, grpc_client):
         assert status_of(client.get_task) == refused
         assert status_of(lambda: client.enqueue([activation()])) == refused
         assert status_of(lambda: client.set_status("x", COMPLETE)) == refused
+        assert status_of(lambda: client.give_back([("x", 1)])) == refused
         assert status_of(lambda: client.raw("/no.such.Service/Method", b"")) == refused
         assert client.health() == "SERVING", "health needs no signature"
     assert b.statuses() == {}

@@ -11,10 +11,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
 
-from harness.rpc import CONSUMER, HEALTH, PRODUCER, activation, message
+from harness.rpc import CONSUMER, HEALTH, PRODUCER, WORKER, activation, message
 
 VERSIONS = ["v1", "v1alpha"]
-SERVICES = {CONSUMER, PRODUCER, HEALTH, "grpc.reflection.v1.ServerReflection",
+SERVICES = {CONSUMER, PRODUCER, WORKER, HEALTH, "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection"}
 
 

@@ -47,7 +47,9 @@ enum sim_fault {
     FAULT_GARBAGE = 128, /* messages that are no activations */
     FAULT_RULES = 256,   /* operators change killswitches and demotions (every other seed) */
     FAULT_CLOCK = 512,   /* wall clocks that are set (every third seed) */
-    FAULT_ALL = 1023
+    FAULT_RETURN =
+        1024, /* workers give tasks back: also late, repeated, with an old claim number */
+    FAULT_ALL = 2047
 };
 
 struct sim;
@@ -66,7 +68,7 @@ struct fact {
     /* Several brokers may publish the same retry at different times: the span over all copies. */
     int64_t expires_first_ms, expires_last_ms, delay_until_ms;
     /* what the world saw */
-    unsigned handed;             /* replies with it that a worker received */
+    unsigned handed;             /* replies with it that a worker received and may have started */
     unsigned granted;            /* replies with it that left a broker */
     bool with_worker[SIM_NODES]; /* left this broker and was not given back */
     bool complete_sent, failure_sent, retry_sent;
@@ -187,17 +189,21 @@ struct sim_call {
     struct fact *reported;                  /* STATUS */
     struct fact *enqueued[SIM_ENQUEUE_MAX]; /* ENQUEUE */
     size_t enqueued_count;
+    struct fact *returned; /* GIVE_BACK */
+    bool repeated;         /* it was given back under this claim before */
     enum sim_verdict verdict;
     unsigned releases; /* cancel events on their way */
     bool answered;
 };
 
-/* A task that a worker runs, and the report it will make. */
+/* A task that a worker runs, and the report it will make; or one that it gives back unstarted. */
 struct sim_job {
     struct list_node link;
     struct fact *fact;
     int node;
     int64_t due_ms;
+    uint64_t claim; /* 0: the worker did not ask */
+    bool gives_back, gave_back;
     enum sim_verdict verdict;
     unsigned repeats;
 };

@@ -96,6 +96,7 @@ static void create_engine(struct sim_node *node)
                                            .embedded = sim->embedded};
     struct engine_options options = {
         .inflight = {.seed = {1, 2},
+                     .claims_from = sim_next(sim),
                      .max_processing_attempts = SIM_MAX_ATTEMPTS,
                      .grace_ms = SIM_GRACE_MS,
                      .publish_backoff_ms = 20,
@@ -183,7 +184,7 @@ static void drop_events(struct sim_node *node)
         if (event->kind == EVENT_UNDELIVERED)
             blob_unref(container_of(event, struct engine_undelivered, event)->activation);
         if (event->kind != EVENT_CLAIM && event->kind != EVENT_STATUS &&
-            event->kind != EVENT_ENQUEUE)
+            event->kind != EVENT_ENQUEUE && event->kind != EVENT_GIVE_BACK)
             mem_free(event);
         node->events = next;
     }

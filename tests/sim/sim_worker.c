@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Model workers: they claim from any broker, lose replies, and report late, twice, differently or
- * never. */
+/* Model workers: they claim from any broker, lose replies, report late, twice, differently or
+ * never, and give tasks back that they have not started: also late, and again after others have
+ * them. */
 #include "sim.h"
 
 #include "base/clock.h"
@@ -36,6 +37,7 @@ static void choose_filter(struct sim *sim, struct task_filter *filter)
     filter->application = bytes_str("sim");
     filter->has_namespace = filter->has_application && sim_chance(sim, 30);
     filter->namespace = bytes_str("a");
+    filter->wants_claim = sim_chance(sim, 70);
 }
 
 void sim_worker_claim(struct sim_node *node)
@@ -80,11 +82,13 @@ void sim_worker_drop_calls(struct sim_node *node)
 
 /* --- tasks received --------------------------------------------------------------------------- */
 
-static void start_job(struct sim *sim, struct fact *fact, int node)
+static void start_job(struct sim *sim, struct fact *fact, int node, uint64_t claim)
 {
     struct sim_job *job = mem_zalloc(sizeof *job);
     job->fact = fact;
     job->node = node;
+    job->claim = claim;
+    job->gives_back = sim_trouble(sim, FAULT_RETURN, 25) && claim;
     job->due_ms = sim->boot_ms + (int64_t)sim_below(sim, 200);
     if (sim_trouble(sim, FAULT_REPORT, 25)) /* beyond its deadline */
         job->due_ms += 3000 + (int64_t)sim_below(sim, 3000);
@@ -125,6 +129,25 @@ static void give_back(struct sim_node *node, struct engine_call *call, struct fa
     sim_node_post(node, &event->event);
 }
 
+/* What a worker reads of the claim's number: it is told if it asked, and only then. */
+static uint64_t read_claim(struct sim *sim, const struct engine_call *call,
+                           const struct rpc_reply *reply)
+{
+    struct buf message = {0};
+    struct task_response response;
+    const char *why;
+    bool asked = call->event.kind == EVENT_CLAIM ? call->filter.wants_claim
+                                                 : call->status.fetch_next.wants_claim;
+    buf_append(&message, reply->prefix, reply->prefix_len);
+    buf_append(&message, reply->blob->data, reply->blob->len);
+    if (task_response_decode(buf_bytes(&message), &response, &why) || !response.has_task)
+        sim_violation(sim, "a reply with a task does not parse");
+    if (response.claim != (asked ? call->claim_number : 0))
+        sim_violation(sim, "a reply names a wrong claim");
+    buf_free(&message);
+    return response.claim;
+}
+
 static void receive_task(struct sim_node *node, struct engine_call *call,
                          const struct rpc_reply *reply)
 {
@@ -150,7 +173,22 @@ static void receive_task(struct sim_node *node, struct engine_call *call,
     fact->handed++; /* also when the reply is lost on the way: the claim stands */
     sim->result->handed++;
     if (!sim_trouble(sim, FAULT_STREAM, 5))
-        start_job(sim, fact, node->index);
+        start_job(sim, fact, node->index, read_claim(sim, call, reply));
+}
+
+/* A claim is given back once: its number takes nothing from whoever has the task since. */
+static void check_returned(struct sim *sim, const struct sim_call *call,
+                           const struct rpc_reply *reply)
+{
+    struct give_back_response response;
+    const char *why;
+    if (reply->status != GRPC_OK)
+        return;
+    if (give_back_response_decode(blob_bytes(reply->blob), &response, &why))
+        sim_violation(sim, "the answer to a give-back does not parse: %s", why);
+    if (response.returned > (call->repeated ? 0 : 1))
+        sim_violation(sim, "INV-4: task %s was taken from its worker by an old claim number",
+                      call->returned->id);
 }
 
 void sim_worker_reply(void *ctx, struct engine_call *engine_call, const struct rpc_reply *reply)
@@ -159,6 +197,8 @@ void sim_worker_reply(void *ctx, struct engine_call *engine_call, const struct r
     struct sim_call *call = call_of(engine_call);
     if (engine_call->granted)
         receive_task(node, engine_call, reply);
+    if (call->returned)
+        check_returned(node->sim, call, reply);
     sim_embedded_answered(call, reply->status);
     bool twice = call->reported && node->sim->embedded && call->reported->attempts;
     if (reply->status == GRPC_OK && call->reported && call->verdict == VERDICT_COMPLETE && !twice &&
@@ -239,6 +279,42 @@ static void make_report(struct sim *sim, struct sim_job *job)
         post_report(node, job->fact, job->verdict);
 }
 
+/* --- tasks given back ------------------------------------------------------------------------- */
+
+static void post_give_back(struct sim_node *node, const struct sim_job *job)
+{
+    struct sim *sim = node->sim;
+    struct sim_call *call = sim_worker_call(node, EVENT_GIVE_BACK);
+    struct give_back entry = {.id = bytes_str(job->fact->id), .claim = job->claim};
+    call->returned = job->fact;
+    call->repeated = job->gave_back;
+    give_back_encode_one(&entry, &call->body);
+    if (sim_chance(sim, 20)) /* named twice in one call */
+        give_back_encode_one(&entry, &call->body);
+    call->call.body = buf_bytes(&call->body);
+    sim_trace(sim, "node %d is given %s back%s", node->index, job->fact->id,
+              job->gave_back ? " again" : "");
+    sim_node_post(node, &call->call.event);
+}
+
+/* From its first word on the worker does not run the task, whether or not the broker hears it. */
+static void give_job_back(struct sim *sim, struct sim_job *job)
+{
+    struct sim_node *node = &sim->nodes[job->node];
+    if (!job->gave_back) {
+        job->fact->handed--;
+        job->fact->with_worker[job->node] = false;
+    }
+    if (node->engine)
+        post_give_back(node, job);
+    job->gave_back = true;
+    job->due_ms = sim->boot_ms + (int64_t)sim_below(sim, 1500);
+    if (sim_trouble(sim, FAULT_RETURN, 60))
+        list_push_back(&sim->jobs, &job->link);
+    else
+        mem_free(job);
+}
+
 void sim_worker_report_due(struct sim *sim)
 {
     list_foreach_safe (&sim->jobs, it) {
@@ -246,6 +322,10 @@ void sim_worker_report_due(struct sim *sim)
         if (job->due_ms > sim->boot_ms)
             continue;
         list_remove(&sim->jobs, it);
+        if (job->gives_back) {
+            give_job_back(sim, job);
+            return;
+        }
         for (unsigned i = 0; i < job->repeats; i++) {
             make_report(sim, job);
             if (sim_trouble(sim, FAULT_REPORT, 30))

@@ -26,6 +26,7 @@ from harness import cache
 
 CONSUMER = "sentry_protos.taskbroker.v1.ConsumerService"
 PRODUCER = "taskmill.v1.ProducerService"
+WORKER = "taskmill.v1.WorkerService"
 HEALTH = "grpc.health.v1.Health"
 
 PENDING = pb.TASK_ACTIVATION_STATUS_PENDING
@@ -156,6 +157,21 @@ class Client:
             for u in updates])
         self.call(CONSUMER, "SetBatchActivationStatus", request, pb.SetBatchActivationStatusResponse,
                   **options)
+
+    def claim(self, **options):
+        """(activation, number of the claim), by Taskmill's extension of GetTask."""
+        request = message(f"{pb.DESCRIPTOR.package}.GetTaskRequest")(taskmill_wants_claim=True)
+        reply = self.call(CONSUMER, "GetTask", request, message(f"{pb.DESCRIPTOR.package}.GetTaskResponse"),
+                          **options)
+        return pb.TaskActivation.FromString(reply.task.SerializeToString()), reply.taskmill_claim
+
+    def give_back(self, claims, **options):
+        """taskmill.v1.WorkerService/GiveBack of [(id, claim), ...]: (returned, ignored)."""
+        request = message("taskmill.v1.GiveBackRequest")()
+        for id, claim in claims:
+            request.tasks.add(id=id, claim=claim)
+        reply = self.call(WORKER, "GiveBack", request, message("taskmill.v1.GiveBackResponse"), **options)
+        return reply.returned, reply.ignored
 
     # --- producer's call
 

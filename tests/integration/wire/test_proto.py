@@ -30,8 +30,15 @@ def published(module):
     return file
 
 
+OURS = 2001  # fields from here on are Taskmill's, in messages of the published schema
+
+
+def field(f):
+    return f.name, f.type, f.label, f.type_name, f.proto3_optional
+
+
 def fields(message):
-    return {f.number: (f.name, f.type, f.label, f.type_name, f.proto3_optional) for f in message.field}
+    return {f.number: field(f) for f in message.field if f.number < OURS}
 
 
 def messages(file):
@@ -59,6 +66,30 @@ def test_taskbroker_is_the_published_schema():
     assert messages(ours) == messages(theirs)
     assert enums(ours) == enums(theirs)
     assert methods(ours) == methods(theirs)
+
+
+def test_extensions_of_the_taskbroker_schema():
+    """Nothing else is added to the published messages, and unknown fields keep it out of old clients' way."""
+    asked, told = (OURS, ("taskmill_wants_claim", 8, 1, "", True)), (OURS, ("taskmill_claim", 6, 1, "", True))
+    ours = compiled("sentry_protos/taskbroker/v1/taskbroker.proto")
+    assert {m.name: (f.number, field(f)) for m in ours.message_type for f in m.field if f.number >= OURS} == {
+        "GetTaskRequest": asked, "FetchNextTask": asked,
+        "GetTaskResponse": told, "SetTaskStatusResponse": told}
+    response = bytes.fromhex("897d0807060504030201") + taskbroker_pb2.GetTaskResponse(
+        task=taskbroker_pb2.TaskActivation(id="a")).SerializeToString()
+    assert taskbroker_pb2.GetTaskResponse.FromString(response).task.id == "a"
+    assert taskbroker_pb2.GetTaskRequest.FromString(bytes.fromhex("887d01")).WhichOneof("_namespace") is None
+
+
+def test_worker():
+    file = compiled("taskmill/v1/worker.proto")
+    assert messages(file) == {
+        "GivenBack": {1: ("id", 9, 1, "", False), 2: ("claim", 6, 1, "", False)},
+        "GiveBackRequest": {1: ("tasks", 11, 3, ".taskmill.v1.GivenBack", False)},
+        "GiveBackResponse": {1: ("returned", 13, 1, "", False), 2: ("ignored", 13, 1, "", False)},
+    }
+    assert methods(file) == {"WorkerService": {
+        "GiveBack": (".taskmill.v1.GiveBackRequest", ".taskmill.v1.GiveBackResponse", False, False)}}
 
 
 def test_health_is_part_of_the_published_schema():

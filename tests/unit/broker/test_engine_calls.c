@@ -159,6 +159,90 @@ static void an_undelivered_claim_of_the_past(void **state)
     assert_int_equal(world_task(world, "a")->state, TASK_PROCESSING);
 }
 
+static void expect_returned(struct test_call *call, unsigned returned, unsigned ignored)
+{
+    struct give_back_response response;
+    const char *why;
+    assert_true(call->replied);
+    assert_int_equal(call->status, GRPC_OK);
+    assert_int_equal(give_back_response_decode(buf_bytes(&call->answer), &response, &why), 0);
+    assert_int_equal(response.returned, returned);
+    assert_int_equal(response.ignored, ignored);
+}
+
+/* Durable before the answer (INV-7), at-most-once or not; the places stay, no attempt is counted.
+ */
+static void tasks_given_back_are_claimable_again(void **state)
+{
+    struct world *world = WORLD(state);
+    world_start(world);
+    struct activation activation = world_activation("a");
+    activation.retry_state.has_at_most_once = activation.retry_state.at_most_once = true;
+    world_record(world, 0, &activation);
+    assert_int_equal(world_turn(world), 0);
+    world_committed(world, 0, 1);
+    struct test_call *got[2] = {world_claim(world)};
+    assert_int_equal(world_turn(world), 0);
+    assert_string_equal(got[0]->id, "a");
+    world_task_at(world, 1, "b");
+    got[1] = world_claim(world);
+    assert_int_equal(world_turn(world), 0);
+    world_task_at(world, 2, "c");
+    assert_int_equal(world_turn(world), 0);
+    uint64_t commits = world_stats(world).commits;
+    struct test_call *call = world_give_back(world, got, 2);
+    assert_int_equal(world_turn(world), 0);
+    expect_returned(call, 2, 0);
+    assert_int_equal(call->commits, commits + 1);
+    assert_int_equal(world_sql_int(world, "SELECT count(*) FROM inflight_taskactivations WHERE "
+                                          "status = 'Pending' AND processing_attempts = 0"),
+                     3);
+    world_expect_claim(world, "a");
+    world_expect_claim(world, "b");
+    call = world_give_back(world, got, 2); /* by now others have them */
+    assert_int_equal(world_turn(world), 0);
+    expect_returned(call, 0, 2);
+    assert_int_equal(world_task(world, "a")->state, TASK_PROCESSING);
+    assert_int_equal(world_stats(world).returned, 2);
+    assert_int_equal(world_stats(world).not_returned, 2);
+}
+
+/* Whoever waits gets it in the turn that takes it back. */
+static void a_task_given_back_goes_to_a_held_claim(void **state)
+{
+    struct world *world = WORLD(state);
+    world_start(world);
+    world_task_at(world, 0, "a");
+    struct test_call *first = world_claim(world);
+    assert_int_equal(world_turn(world), 0);
+    struct test_call *waiting = world_claim(world);
+    assert_int_equal(world_turn(world), 0);
+    assert_false(waiting->replied);
+    struct test_call *call = world_give_back(world, &first, 1);
+    assert_int_equal(world_turn(world), 0);
+    expect_returned(call, 1, 0);
+    assert_string_equal(waiting->id, "a");
+    assert_int_not_equal(waiting->call.claim_number, first->call.claim_number);
+}
+
+/* A restart forgets all claims: the number of an earlier life names none of this one. */
+static void a_claim_of_an_earlier_life(void **state)
+{
+    struct world *world = WORLD(state);
+    world_start(world);
+    world_task_at(world, 0, "a");
+    struct test_call *first = world_claim(world);
+    assert_int_equal(world_turn(world), 0);
+    uint64_t number = first->call.claim_number;
+    world->options.inflight.claims_from = 1000;
+    world_crash(world, CRASH_POWER);
+    first->call.claim_number = number;
+    struct test_call *call = world_give_back(world, &first, 1);
+    assert_int_equal(world_turn(world), 0);
+    expect_returned(call, 0, 1);
+    assert_int_equal(world_task(world, "a")->state, TASK_PROCESSING);
+}
+
 /* --- reports ---------------------------------------------------------------------------------- */
 
 static void a_report_fetches_the_next(void **state)
@@ -319,6 +403,9 @@ int main(void)
         TEST(a_late_cancel),
         TEST(an_undelivered_task_goes_back),
         TEST(an_undelivered_claim_of_the_past),
+        TEST(tasks_given_back_are_claimable_again),
+        TEST(a_task_given_back_goes_to_a_held_claim),
+        TEST(a_claim_of_an_earlier_life),
         TEST(a_report_fetches_the_next),
         TEST(a_batch_is_applied_in_order),
         TEST(test_weakness_12_a_failed_batch_is_sent_again),

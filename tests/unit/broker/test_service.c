@@ -140,14 +140,78 @@ static int report(struct bench *b, const char *id, int32_t status)
 
 static void expect_task(struct bench *b, const char *id)
 {
-    struct bytes payload;
+    struct task_response response;
     struct activation activation;
-    bool has_task = false;
     const char *why;
-    assert_int_equal(task_response_decode(buf_bytes(&b->body), &has_task, &payload, &why), 0);
-    assert_true(has_task);
-    assert_int_equal(activation_parse(payload, &activation, &why), 0);
+    assert_int_equal(task_response_decode(buf_bytes(&b->body), &response, &why), 0);
+    assert_true(response.has_task);
+    assert_int_equal(activation_parse(response.activation, &activation, &why), 0);
     assert_true(bytes_equal_str(activation.id, id));
+}
+
+static int get_task_and_claim(struct bench *b, const char *id, uint64_t *claim)
+{
+    struct task_filter filter = {.wants_claim = true};
+    struct task_response response;
+    struct buf message = {0};
+    const char *why;
+    task_filter_encode(&filter, &message);
+    int status = ask(b, CONSUMER_GET_TASK, buf_bytes(&message), 10000);
+    buf_free(&message);
+    expect_task(b, id);
+    assert_int_equal(task_response_decode(buf_bytes(&b->body), &response, &why), 0);
+    *claim = response.claim;
+    return status;
+}
+
+static int give_back(struct bench *b, const char *id, uint64_t claim, size_t times,
+                     struct give_back_response *response)
+{
+    struct give_back entry = {.id = bytes_str(id), .claim = claim};
+    struct buf message = {0};
+    const char *why;
+    for (size_t i = 0; i < times; i++)
+        give_back_encode_one(&entry, &message);
+    int status = ask(b, WORKER_GIVE_BACK, buf_bytes(&message), 10000);
+    buf_free(&message);
+    assert_int_equal(give_back_response_decode(buf_bytes(&b->body), response, &why), 0);
+    return status;
+}
+
+static void a_task_that_is_given_back(void **state)
+{
+    struct bench *b = *state;
+    struct give_back_response response;
+    uint64_t claim, next;
+    assert_int_equal(enqueue(b, "a"), GRPC_OK);
+    assert_int_equal(get_task_and_claim(b, "a", &claim), GRPC_OK);
+    assert_int_not_equal(claim, 0);
+    assert_int_equal(give_back(b, "a", claim, 2, &response), GRPC_OK); /* the second is ignored */
+    assert_int_equal(response.returned, 1);
+    assert_int_equal(response.ignored, 1);
+    assert_int_equal(get_task_and_claim(b, "a", &next), GRPC_OK);
+    assert_int_not_equal(claim, next);
+    assert_int_equal(give_back(b, "a", claim, 1, &response), GRPC_OK);
+    assert_int_equal(response.returned, 0);
+    assert_int_equal(give_back(b, "a", next, 0, &response), GRPC_OK);
+    assert_int_equal(response.returned + response.ignored, 0);
+    assert_int_equal(give_back(b, "a", next, GIVE_BACK_MAX + 1, &response), GRPC_INVALID_ARGUMENT);
+    assert_int_equal(give_back(b, "a", next, GIVE_BACK_MAX, &response), GRPC_OK);
+    assert_int_equal(response.returned, 1);
+    assert_int_equal(response.ignored, GIVE_BACK_MAX - 1);
+}
+
+/* Bytes of clients that do not know the extension stay what they were. */
+static void nobody_is_told_a_claim_unasked(void **state)
+{
+    struct bench *b = *state;
+    struct task_response response;
+    const char *why;
+    assert_int_equal(enqueue(b, "a"), GRPC_OK);
+    assert_int_equal(get_task(b, 10000), GRPC_OK);
+    assert_int_equal(task_response_decode(buf_bytes(&b->body), &response, &why), 0);
+    assert_int_equal(response.claim, 0);
+    assert_int_equal(((const uint8_t *)buf_bytes(&b->body).ptr)[0], 0x0a);
 }
 
 static void a_task_from_producer_to_worker_and_back(void **state)
@@ -187,7 +251,7 @@ static void one_bad_update_refuses_the_batch(void **state)
 static void bodies_that_do_not_decode(void **state)
 {
     static const char *const paths[] = {CONSUMER_GET_TASK, CONSUMER_SET_STATUS, CONSUMER_SET_BATCH,
-                                        PRODUCER_ENQUEUE};
+                                        PRODUCER_ENQUEUE, WORKER_GIVE_BACK};
     struct bench *b = *state;
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
         assert_int_equal(ask(b, paths[i], bytes_str("\x0a\xff"), 10000), GRPC_INTERNAL);
@@ -264,6 +328,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_task_from_producer_to_worker_and_back),
+        TEST(a_task_that_is_given_back),
+        TEST(nobody_is_told_a_claim_unasked),
         TEST(statuses_that_a_worker_may_not_report),
         TEST(one_bad_update_refuses_the_batch),
         TEST(bodies_that_do_not_decode),

@@ -615,6 +615,17 @@ struct test_call *world_enqueue(struct world *world, const char *topic, const ch
     return call;
 }
 
+struct test_call *world_give_back(struct world *world, struct test_call *const *got, size_t count)
+{
+    struct test_call *call = new_call(world, EVENT_GIVE_BACK);
+    for (size_t i = 0; i < count; i++) {
+        struct give_back entry = {.id = bytes_str(got[i]->id), .claim = got[i]->call.claim_number};
+        give_back_encode_one(&entry, &call->body);
+    }
+    call->call.body = buf_bytes(&call->body);
+    return call;
+}
+
 void world_cancel(struct world *world, struct test_call *call)
 {
     struct engine_call_event *event = engine_event_new(EVENT_CANCEL, sizeof *event);

@@ -141,6 +141,8 @@ struct test_call *world_batch(struct world *world, const char *const *ids, size_
                               enum activation_status status);
 struct test_call *world_enqueue(struct world *world, const char *topic, const char *const *ids,
                                 size_t count);
+/* What each of these calls got is given back. */
+struct test_call *world_give_back(struct world *world, struct test_call *const *got, size_t count);
 void world_cancel(struct world *world, struct test_call *call);
 /* The reply's task reached nobody. */
 void world_undelivered(struct world *world, struct test_call *call);

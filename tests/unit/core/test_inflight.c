@@ -77,6 +77,54 @@ static void test_give_back_of_an_old_claim(void **state)
     inflight_free(inflight);
 }
 
+/* A row that was handed out before a restart has no number of this run: nothing gives it back. */
+static void test_give_back_after_a_restart(void **state)
+{
+    (void)state;
+    struct inflight *inflight = new_inflight();
+    struct task_load load = {
+        .spec = spec_of("a", 1), .state = TASK_PROCESSING, .due_ms = T0 + DURATION};
+    struct task *task = NULL;
+    assert_int_equal(inflight_load(inflight, &load, T0, &task), 0);
+    for (uint64_t claim = 0; claim < 3; claim++)
+        assert_false(inflight_give_back(inflight, bytes_str("a"), claim, T0));
+    assert_int_equal(task->state, TASK_PROCESSING);
+    inflight_free(inflight);
+}
+
+static void test_claims_are_numbered_from_anywhere(void **state)
+{
+    (void)state;
+    struct inflight_config config = {.max_processing_attempts = 1, .claims_from = UINT64_MAX};
+    struct inflight *inflight = inflight_new(&config);
+    struct task *task = add_plain(inflight, "a", 1, T0);
+    claim_now(inflight, any_task(), T0);
+    assert_true(task->claim == (uint64_t)INT64_MAX + 1);
+    assert_true(inflight_give_back(inflight, bytes_str("a"), task->claim, T0));
+    inflight_free(inflight);
+}
+
+/* Whoever waits gets it in the same turn, an at-most-once task too. */
+static void test_give_back_to_a_held_claim(void **state)
+{
+    (void)state;
+    struct inflight *inflight = new_inflight();
+    struct claim claim = {0};
+    struct task_spec spec = spec_of("a", 1);
+    spec.at_most_once = spec.confirmed = true;
+    struct task *task = add(inflight, &spec, T0);
+    claim_now(inflight, any_task(), T0);
+    turn(inflight, 0);
+    uint64_t old = task->claim;
+    assert_true(claim_held(inflight, &claim, any_task(), T0 + 5000, T0));
+    assert_true(inflight_give_back(inflight, bytes_str("a"), old, T0));
+    assert_int_equal(task->state, TASK_PROCESSING);
+    assert_int_equal(task->attempts, 0);
+    assert_false(inflight_give_back(inflight, bytes_str("a"), old, T0));
+    turn(inflight, 1);
+    inflight_free(inflight);
+}
+
 static void test_duplicates(void **state)
 {
     (void)state;
@@ -623,6 +671,9 @@ int main(void)
         cmocka_unit_test(test_first_come_first_served),
         cmocka_unit_test(test_back_to_its_place),
         cmocka_unit_test(test_give_back_of_an_old_claim),
+        cmocka_unit_test(test_give_back_after_a_restart),
+        cmocka_unit_test(test_claims_are_numbered_from_anywhere),
+        cmocka_unit_test(test_give_back_to_a_held_claim),
         cmocka_unit_test(test_duplicates),
         cmocka_unit_test(test_id_used_again_in_the_same_turn),
         cmocka_unit_test(test_delay),

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/consumer.h"
 
+#include <stdio.h>
+
 #include "hexed.h"
 
 /* What the callbacks saw, as one text. */
@@ -153,24 +155,108 @@ static void test_bad_batch_calls_nobody(void **state)
 static void test_task_response(void **state)
 {
     (void)state;
-    uint8_t prefix[11];
-    struct bytes task;
+    uint8_t prefix[TASK_RESPONSE_PREFIX_MAX];
+    struct task_response response;
     const char *why;
-    bool has_task;
-    assert_int_equal(task_response_prefix(prefix, 3), 2);
+    assert_int_equal(task_response_prefix(prefix, 3, 0), 2);
     struct hexed message = unhex("0a03 616263");
     assert_memory_equal(prefix, message.data, 2);
-    assert_int_equal(task_response_decode(hexed_bytes(&message), &has_task, &task, &why), 0);
-    assert_true(has_task);
-    assert_bytes_str(task, "abc");
-    assert_int_equal(task_response_decode(bytes_of(NULL, 0), &has_task, &task, &why), 0);
-    assert_false(has_task);
+    assert_int_equal(task_response_decode(hexed_bytes(&message), &response, &why), 0);
+    assert_true(response.has_task);
+    assert_bytes_str(response.activation, "abc");
+    assert_int_equal(response.claim, 0);
+    assert_int_equal(task_response_decode(bytes_of(NULL, 0), &response, &why), 0);
+    assert_false(response.has_task);
     message = unhex("0a00 0a00");
-    assert_int_equal(task_response_decode(hexed_bytes(&message), &has_task, &task, &why),
-                     ERR_MALFORMED);
-    assert_int_equal(task_response_prefix(prefix, 300), 3);
+    assert_int_equal(task_response_decode(hexed_bytes(&message), &response, &why), ERR_MALFORMED);
+    assert_int_equal(task_response_prefix(prefix, 300, 0), 3);
     assert_bytes_hex(bytes_of(prefix, 3), "0aac02");
-    assert_int_equal(task_response_prefix(prefix, SIZE_MAX), 11);
+    assert_int_equal(task_response_prefix(prefix, SIZE_MAX, 0), 11);
+}
+
+/* Extension 2001: asked for, told, and skipped by who does not know it. */
+static void test_claim_of_a_task(void **state)
+{
+    (void)state;
+    uint8_t prefix[TASK_RESPONSE_PREFIX_MAX];
+    struct task_filter filter = {.wants_claim = true};
+    struct task_response response;
+    struct buf out = {0};
+    const char *why;
+    task_filter_encode(&filter, &out);
+    assert_bytes_hex(buf_bytes(&out), "887d01");
+    assert_int_equal(task_filter_decode(buf_bytes(&out), &filter, &why), 0);
+    assert_true(filter.wants_claim);
+    buf_free(&out);
+    assert_int_equal(task_response_prefix(prefix, 3, UINT64_C(0x8000000000000102)), 12);
+    assert_bytes_hex(bytes_of(prefix, 12), "897d 0201000000000080 0a03");
+    struct hexed message = unhex("897d 0201000000000080 0a03 616263");
+    assert_int_equal(task_response_decode(hexed_bytes(&message), &response, &why), 0);
+    assert_true(response.has_task && response.claim == UINT64_C(0x8000000000000102));
+    assert_bytes_str(response.activation, "abc");
+    assert_int_equal(task_response_prefix(prefix, SIZE_MAX, 1), TASK_RESPONSE_PREFIX_MAX);
+}
+
+static int note_given_back(void *ctx, const struct give_back *entry)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.*s=%llu", BYTES_FMT_ARG(entry->id),
+             (unsigned long long)entry->claim);
+    return note(ctx, bytes_str(text));
+}
+
+static void test_give_back(void **state)
+{
+    (void)state;
+    struct give_back entry = {.id = bytes_str("a"), .claim = 258};
+    struct seen seen = {.calls = 0};
+    struct buf out = {0};
+    const char *why;
+    give_back_encode_one(&entry, &out);
+    assert_bytes_hex(buf_bytes(&out), "0a0c 0a0161 110201000000000000");
+    give_back_encode_one(&(struct give_back){.id = bytes_str("b")}, &out);
+    assert_int_equal(give_back_decode(buf_bytes(&out), note_given_back, &seen, &why), 0);
+    assert_string_equal(seen.text, "a=258,b=0,");
+    seen = (struct seen){.stop_at = 1};
+    assert_int_equal(give_back_decode(buf_bytes(&out), note_given_back, &seen, &why),
+                     ERR_CANCELLED);
+    assert_int_equal(seen.calls, 1);
+    /* A bad entry after a good one: nobody sees either. */
+    buf_append(&out, "\x0a\x03\x0a\x01\xff", 5);
+    seen = (struct seen){.calls = 0};
+    assert_int_equal(give_back_decode(buf_bytes(&out), note_given_back, &seen, &why),
+                     ERR_MALFORMED);
+    assert_int_equal(seen.calls, 0);
+    buf_free(&out);
+}
+
+static void test_give_back_is_bounded(void **state)
+{
+    (void)state;
+    struct buf out = {0};
+    const char *why;
+    for (int i = 0; i < GIVE_BACK_MAX; i++)
+        give_back_encode_one(&(struct give_back){.claim = 1}, &out);
+    assert_int_equal(give_back_decode(buf_bytes(&out), NULL, NULL, &why), 0);
+    give_back_encode_one(&(struct give_back){.claim = 1}, &out);
+    assert_int_equal(give_back_decode(buf_bytes(&out), NULL, NULL, &why), ERR_FULL);
+    buf_free(&out);
+}
+
+static void test_give_back_response(void **state)
+{
+    (void)state;
+    struct give_back_response response = {.returned = 300, .ignored = 1};
+    struct buf out = {0};
+    const char *why;
+    give_back_response_encode(&response, &out);
+    assert_bytes_hex(buf_bytes(&out), "08ac02 1001");
+    assert_int_equal(give_back_response_decode(buf_bytes(&out), &response, &why), 0);
+    assert_int_equal(response.returned, 300);
+    assert_int_equal(response.ignored, 1);
+    assert_int_equal(give_back_response_decode(bytes_of(NULL, 0), &response, &why), 0);
+    assert_int_equal(response.returned + response.ignored, 0);
+    buf_free(&out);
 }
 
 static void test_enqueue(void **state)
@@ -256,6 +342,10 @@ int main(void)
         cmocka_unit_test(test_batch),
         cmocka_unit_test(test_bad_batch_calls_nobody),
         cmocka_unit_test(test_task_response),
+        cmocka_unit_test(test_claim_of_a_task),
+        cmocka_unit_test(test_give_back),
+        cmocka_unit_test(test_give_back_is_bounded),
+        cmocka_unit_test(test_give_back_response),
         cmocka_unit_test(test_enqueue),
         cmocka_unit_test(test_enqueue_response),
         cmocka_unit_test(test_health),
