@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/cli_meters.h"
 #include "cli/cli_tls.h"
 #include "client/dispatch.h"
 #include "worker/worker.h"
@@ -29,7 +30,8 @@ static const char help[] =
     "  --health-check-sec-per-touch S   default 1\n"
     "  --rebalance-after N        with several brokers, ask the others after N tasks; default 32\n"
     "  --drain-timeout S          how long reports may take at the end; default 30\n"
-    "  --log-filter F             default: TASKMILL_LOG, then info\n" CLI_TLS_HELP "\n"
+    "  --log-filter F             default: TASKMILL_LOG, then info\n" CLI_TLS_HELP CLI_METERS_HELP
+    "\n"
     "TASKMILL_RPC_SECRET signs the calls. Accepted without effect, for existing command lines:\n"
     "--processing-pool-name, --result-queue-maxsize, --child-tasks-queue-maxsize.\n"
     "\n"
@@ -72,6 +74,7 @@ static const struct cli_option options[] = {{OPT_MODULE, "module", 'm', true},
                                             {OPT_IGNORED, "result-queue-maxsize", 0, true},
                                             {OPT_IGNORED, "child-tasks-queue-maxsize", 0, true},
                                             CLI_TLS_OPTIONS,
+                                            CLI_METERS_OPTIONS,
                                             {0}};
 
 #define CONCURRENCY_MAX 4096
@@ -84,6 +87,7 @@ struct settings {
     uint64_t num_brokers, concurrency, max_tasks, rebalance_after, drain_timeout_s;
     double health_every_s;
     struct worker_options worker;
+    struct cli_meters meters;
 };
 
 static int add_file(const struct cli_args *args, const char **files, size_t *count)
@@ -132,8 +136,12 @@ static int take_number(const struct cli_args *args, int option, struct settings 
 
 static int take_option(const struct cli_args *args, int option, struct settings *s)
 {
+    int code;
+
     if (cli_tls_take(args, option, &s->worker.tls))
         return CLI_OK;
+    if (cli_meters_take(args, option, &s->meters, &code))
+        return code;
     switch (option) {
     case CLI_BAD:
         return CLI_USAGE;
@@ -205,7 +213,7 @@ static int run(const struct settings *s, const struct host_list *hosts, const st
     return worker_run(&worker);
 }
 
-static int start(const struct cli_args *args, const struct settings *s)
+static int start(const struct cli_args *args, struct settings *s)
 {
     struct host_list hosts = {0};
     struct tasks tasks;
@@ -214,7 +222,8 @@ static int start(const struct cli_args *args, const struct settings *s)
     int code;
 
     tasks_init(&tasks, s->application);
-    if (log_init(LOG_TEXT, s->log_filter, &why) != 0 || find_hosts(s, &hosts, &why) != 0)
+    if (log_init(LOG_TEXT, s->log_filter, &why) != 0 || find_hosts(s, &hosts, &why) != 0 ||
+        cli_meters_finish(&s->meters, &s->worker, &why) != 0)
         code = cli_error(args, CLI_USAGE, "%s", why.s);
     else if (dispatch_secret(getenv("TASKMILL_RPC_SECRET"), &secret) != 0)
         code = cli_error(args, CLI_FAILED, "TASKMILL_RPC_SECRET: %s", error_text()->s);
@@ -224,6 +233,7 @@ static int start(const struct cli_args *args, const struct settings *s)
         code = run(s, &hosts, &tasks, secret);
     tasks_free(&tasks);
     hosts_free(&hosts);
+    cli_meters_free(&s->meters);
     mem_free(secret);
     return code;
 }
@@ -238,7 +248,8 @@ int cmd_worker(int argc, char **argv)
                          .concurrency = 1,
                          .rebalance_after = 32,
                          .drain_timeout_s = 30,
-                         .health_every_s = 1.0};
+                         .health_every_s = 1.0,
+                         .meters = cli_meters_init()};
     int option, code = CLI_OK;
 
     while (code == CLI_OK && (option = cli_next(&args, options)) != CLI_END) {

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <hiredis/hiredis.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -226,6 +227,16 @@ static redisReply *exchange(struct redis *redis, const struct bytes *words, size
     return whole;
 }
 
+/* An idle connection has nothing to read but its end: the server was restarted, or closes what is
+ * idle. Found before a command is sent, that is no failure and leaves no outcome unknown. */
+static void drop_if_ended(struct redis *redis)
+{
+    struct pollfd fd = {.fd = redis->link->fd, .events = POLLIN};
+
+    if (poll(&fd, 1, 0) != 0)
+        hang_up(redis);
+}
+
 int redis_call(struct redis *redis, const struct bytes *words, size_t count,
                struct redis_reply *reply, struct err_text *why)
 {
@@ -233,6 +244,8 @@ int redis_call(struct redis *redis, const struct bytes *words, size_t count,
     int rv;
 
     assert(count > 0 && count <= REDIS_CALL_WORDS_MAX);
+    if (redis->link != NULL)
+        drop_if_ended(redis);
     if (redis->link == NULL && (rv = connect_now(redis, why)) != 0)
         return rv;
     whole = exchange(redis, words, count);

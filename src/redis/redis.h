@@ -11,6 +11,9 @@
  * Back-off: after a connection failed, calls fail at once, without trying, until a pause is over
  * that doubles from 100 ms to 5 s, with jitter. So a caller may call as often as it likes.
  *
+ * A connection that ended while nobody used it (the server was restarted) is replaced without an
+ * error.
+ *
  * Outcome: ERR_UNAVAILABLE means that the server did not do it; ERR_TIMEOUT that nobody knows (the
  * request was sent, and no answer came in time or the connection broke). Nothing is repeated here.
  *

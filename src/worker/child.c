@@ -19,6 +19,7 @@ struct child {
     int fd;
     struct child_shared *shared;
     const struct tasks *tasks;
+    struct once *once; /* NULL: nobody is asked */
     struct buf in, out, tail;
     size_t pos; /* of the next frame in `in` */
 };
@@ -88,7 +89,8 @@ static enum attempt_end run_task(struct child *child, struct taskmill_app *app,
     return end;
 }
 
-static int answer(struct child *child, uint32_t kind, uint64_t seq, uint64_t value, const char *why)
+static int answer_frame(struct child *child, uint32_t kind, uint64_t seq, uint64_t value,
+                        const char *why)
 {
     size_t done = 0;
 
@@ -96,16 +98,37 @@ static int answer(struct child *child, uint32_t kind, uint64_t seq, uint64_t val
     return frame_write(child->fd, &child->out, &done);
 }
 
+/* An activation that cannot be read fails when it is run. */
+static enum once_answer ask(struct child *child, uint64_t claim, struct bytes payload,
+                            struct err_text *why)
+{
+    struct activation a;
+    const char *fault;
+
+    if (child->once == NULL || activation_parse(payload, &a, &fault) != 0)
+        return ONCE_RUN;
+    return once_ask(child->once, a.namespace, a.taskname, a.id, claim, why);
+}
+
 static int take_job(struct child *child, const struct frame_head *head, struct bytes payload)
 {
-    int64_t start_us = clock_boot_us();
-    struct err_text why;
+    struct err_text why = {{0}};
     enum attempt_end end;
+    int64_t start_us;
+
+    if (head->value != 0) {
+        enum once_answer answer = ask(child, head->value, payload, &why);
+        int rv = answer_frame(child, FRAME_ASKED, head->seq, answer, why.s);
+
+        if (rv != 0 || answer != ONCE_RUN)
+            return rv;
+    }
+    start_us = clock_boot_us();
 
     atomic_store_explicit(&child->shared->started_ms, start_us / 1000, memory_order_relaxed);
     atomic_store_explicit(&child->shared->started_seq, head->seq, memory_order_release);
     end = run_task(child, child->tasks->apps[head->kind], payload, &why);
-    return answer(child, end, head->seq, (uint64_t)(clock_boot_us() - start_us), why.s);
+    return answer_frame(child, end, head->seq, (uint64_t)(clock_boot_us() - start_us), why.s);
 }
 
 /* Until the parent closes its end. */
@@ -141,14 +164,17 @@ static int start_hooks(const struct tasks *tasks)
     return 0;
 }
 
-void child_main(int fd, struct child_shared *shared, const struct tasks *tasks)
+void child_main(int fd, struct child_shared *shared, const struct tasks *tasks,
+                const struct child_options *options)
 {
     struct child child = {.fd = fd, .shared = shared, .tasks = tasks};
 
+    if (options->once.redis != NULL)
+        child.once = once_new(&options->once);
     set_signals();
     if (start_hooks(tasks) != 0)
         _exit(1);
-    if (answer(&child, FRAME_READY, 0, 0, "") == 0)
+    if (answer_frame(&child, FRAME_READY, 0, 0, "") == 0)
         serve(&child);
     (void)fflush(NULL);
     _exit(0);

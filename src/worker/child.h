@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "worker/once.h"
 #include "worker/tasks.h"
 
 /* Memory of the child that the parent sees, also after the child's death: which job it has started,
@@ -14,8 +15,12 @@ struct child_shared {
     _Atomic int64_t started_ms; /* boot clock; written before started_seq */
 };
 
+struct child_options {
+    struct once_options once; /* redis NULL: at-most-once tasks are not asked for */
+};
+
 /* Never returns. `fd` is the child's end of a blocking socketpair. */
-void child_main(int fd, struct child_shared *shared, const struct tasks *tasks)
-    __attribute__((noreturn));
+void child_main(int fd, struct child_shared *shared, const struct tasks *tasks,
+                const struct child_options *options) __attribute__((noreturn));
 
 #endif

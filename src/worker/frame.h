@@ -3,9 +3,12 @@
  * Messages between the worker and its children, over a stream socketpair: a head and `len` bytes.
  * Both ends are one program on one machine, so the head goes as it lies in memory.
  *
- *   to a child    kind: index of the app; seq: number of the job; body: the activation
- *   to the worker kind: enum attempt_end, or FRAME_READY once at start; seq; value: run time in us;
- *                 body: one line of explanation
+ *   to a child    kind: index of the app; seq: number of the job; value: the claim's number if the
+ *                 task must be asked for (once.h), else 0; body: the activation
+ *   to the worker kind: enum attempt_end; seq; value: run time in us; body: one line of explanation
+ *                 FRAME_READY once at start
+ *                 FRAME_ASKED before the task is run, or not; seq; value: enum once_answer; body:
+ *                 why there is no answer
  */
 #ifndef TASKMILL_WORKER_FRAME_H
 #define TASKMILL_WORKER_FRAME_H
@@ -14,6 +17,7 @@
 #include "base/err.h"
 
 #define FRAME_READY UINT32_C(1000)
+#define FRAME_ASKED UINT32_C(1001)
 
 struct frame_head {
     uint32_t len;

@@ -18,6 +18,7 @@ struct job {
     struct blob *payload;
     struct bytes id; /* inside payload */
     uint32_t attempts;
+    uint64_t claim;      /* its number, if it must be asked for (once.h); else 0 */
     int64_t deadline_ms; /* how long it may run; 0: no limit */
     int64_t received_ms; /* boot clock */
 

@@ -15,7 +15,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "worker/child.h"
 #include "worker/frame.h"
 
 #define TARGET         "taskmill::worker"
@@ -103,7 +102,7 @@ static void in_child(struct pool *pool, struct slot *slot, int fd, pid_t parent)
         if (pool->slots[i].fd >= 0)
             close(pool->slots[i].fd);
     pool->options.events.forked(pool->options.events.ctx);
-    child_main(fd, slot->shared, pool->options.tasks);
+    child_main(fd, slot->shared, pool->options.tasks, &pool->options.child);
 }
 
 static int spawn(struct pool *pool, struct slot *slot)
@@ -164,6 +163,24 @@ static struct job *take_first(struct pool *pool, struct slot *slot, int64_t now_
     return container_of(node, struct job, node);
 }
 
+/* The job stays with the child if the answer is yes. */
+static void on_asked(struct pool *pool, struct slot *slot, enum once_answer answer,
+                     struct bytes body, int64_t now_ms)
+{
+    struct list_node *node = list_first(&slot->jobs);
+    struct err_text why;
+
+    if (node == NULL)
+        return;
+    if (answer != ONCE_RUN)
+        (void)take_first(pool, slot, now_ms);
+    slot->finished_any = true;
+    slot->failures = 0;
+    err_set(&why, 0, "%.*s", BYTES_FMT_ARG(body));
+    pool->options.events.asked(pool->options.events.ctx, container_of(node, struct job, node),
+                               answer, why.s);
+}
+
 static void on_frame(struct pool *pool, struct slot *slot, const struct frame_head *head,
                      struct bytes body, int64_t now_ms)
 {
@@ -173,6 +190,10 @@ static void on_frame(struct pool *pool, struct slot *slot, const struct frame_he
     if (head->kind == FRAME_READY) {
         if (slot->state == SLOT_STARTING)
             set_state(pool, slot, SLOT_READY);
+        return;
+    }
+    if (head->kind == FRAME_ASKED) {
+        on_asked(pool, slot, (enum once_answer)head->value, body, now_ms);
         return;
     }
     job = take_first(pool, slot, now_ms);
@@ -416,7 +437,7 @@ bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t 
     list_push_back(&best->jobs, &job->node);
     pool->jobs++;
     best->given++;
-    frame_put(&best->out, job->app, job->seq, 0, blob_bytes(job->payload));
+    frame_put(&best->out, job->app, job->seq, job->claim, blob_bytes(job->payload));
     return true;
 }
 

@@ -13,6 +13,7 @@
 #include <poll.h>
 
 #include "client/retry.h"
+#include "worker/child.h"
 #include "worker/job.h"
 #include "worker/tasks.h"
 
@@ -24,6 +25,9 @@ struct pool_events {
     void (*done)(void *ctx, struct job *job, enum attempt_end end, const char *why, int64_t run_us);
     /* Its child died before it was started: it may go to another. */
     void (*returned)(void *ctx, struct job *job);
+    /* A child has asked for the job (once.h). ONCE_RUN: it is about to start it, `done` will
+     * follow; else the child has let it go. */
+    void (*asked)(void *ctx, struct job *job, enum once_answer answer, const char *why);
     /* In a new child: close what belongs to the parent. */
     void (*forked)(void *ctx);
 };
@@ -32,6 +36,7 @@ struct pool_options {
     const struct tasks *tasks;
     uint32_t size;
     uint32_t max_tasks; /* a child is replaced after so many; 0: never */
+    struct child_options child;
     struct pool_events events;
 };
 

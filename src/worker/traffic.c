@@ -199,7 +199,7 @@ static void cancel_held_claims(struct worker *worker)
 
 static size_t in_hand(const struct worker *worker)
 {
-    return worker->queue.count + pool_jobs(worker->pool) + worker->hopeful;
+    return worker->queue.count + once_in_hand(worker) + pool_jobs(worker->pool) + worker->hopeful;
 }
 
 static int64_t oldest_claim_ms(const struct worker *worker)

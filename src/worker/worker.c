@@ -109,6 +109,8 @@ void worker_take_task(struct worker *worker, struct source *source, struct bytes
         return;
     }
     job->app = app_index(tasks, job->task->ns->app);
+    if (once_guards(worker, job))
+        job->claim = ++worker->claim_number;
     list_push_back(&worker->queue, &job->node);
 }
 
@@ -150,7 +152,14 @@ static void on_returned(void *ctx, struct job *job)
 {
     struct worker *worker = (struct worker *)ctx;
 
+    if (job->claim != 0)
+        once_not_asked(&worker->outage);
     list_push_front(&worker->queue, &job->node);
+}
+
+static void on_asked(void *ctx, struct job *job, enum once_answer answer, const char *why)
+{
+    once_asked((struct worker *)ctx, job, answer, why);
 }
 
 /* In a new child. */
@@ -170,23 +179,37 @@ static bool waited_too_long(const struct worker *worker, const struct job *job)
     return job->deadline_ms != 0 && worker->now_ms - job->received_ms > job->deadline_ms;
 }
 
+static void leave(struct job *job, const char *why)
+{
+    log_warn(WORKER_TARGET, LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
+             "%s", why);
+    job->source->held--;
+    worker_free_job(job);
+}
+
 static void assign_jobs(struct worker *worker)
 {
     struct list_node *node;
 
+    once_release(worker);
     while ((node = list_first(&worker->queue)) != NULL) {
         struct job *job = container_of(node, struct job, node);
 
         list_remove(&worker->queue, node);
         if (waited_too_long(worker, job)) {
-            log_warn(WORKER_TARGET,
-                     LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
-                     "a claimed task found no free child in time; it is left to the broker");
-            job->source->held--;
-            worker_free_job(job);
+            leave(job, "a claimed task could not be started in time; it is left to the broker");
             continue;
         }
+        if (once_gives_up(worker, job)) {
+            leave(job, "Redis cannot be asked, and the worker stops: an at-most-once task is left "
+                       "to the broker");
+            continue;
+        }
+        if (once_hold(worker, job))
+            continue;
         if (!pool_assign(worker->pool, job, runs_are_short(worker) ? 2 : 1, worker->now_ms)) {
+            if (job->claim != 0)
+                once_not_asked(&worker->outage);
             list_push_front(&worker->queue, node);
             break;
         }
@@ -260,7 +283,7 @@ static void take_signals(struct worker *worker)
 
 static bool all_idle(const struct worker *worker)
 {
-    return list_empty(&worker->queue) && pool_jobs(worker->pool) == 0;
+    return list_empty(&worker->queue) && list_empty(&worker->held) && pool_jobs(worker->pool) == 0;
 }
 
 /* True when a draining worker has nothing left to do, or gives up on its reports. */
@@ -290,6 +313,7 @@ static int wait_ms(const struct worker *worker)
         next = earlier(next, worker->health_ms);
     if (worker->options.tasks->application_count == 0)
         next = earlier(next, worker->idle_said_ms);
+    next = earlier(next, once_next_ms(worker));
     next = earlier(next, worker->drain_end_ms);
     left = next - clock_boot_ms();
     return left <= 0 ? 0 : left > 60000 ? 60000 : (int)left;
@@ -359,10 +383,17 @@ static int open_all(struct worker *worker, struct err_text *why)
     struct pool_options pool = {.tasks = worker->options.tasks,
                                 .size = worker->options.concurrency,
                                 .max_tasks = worker->options.max_child_task_count,
-                                .events = {worker, on_done, on_returned, on_forked}};
+                                .child = {.once = worker->options.once},
+                                .events = {.ctx = worker,
+                                           .done = on_done,
+                                           .returned = on_returned,
+                                           .asked = on_asked,
+                                           .forked = on_forked}};
     const char *path = worker->options.health_path;
     int rv;
 
+    if (getrandom(&pool.child.once.worker, sizeof pool.child.once.worker, 0) < 0)
+        return err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
     while (worker->chance == 0)
         if (getrandom(&worker->chance, sizeof worker->chance, 0) < 0 && errno != EINTR)
             return err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
@@ -392,6 +423,7 @@ static void close_all(struct worker *worker)
         pool_free(worker->pool);
     free_jobs(&worker->reports);
     free_jobs(&worker->queue);
+    free_jobs(&worker->held);
     mem_free(worker->fds);
     if (worker->signal_fd >= 0)
         close(worker->signal_fd);
@@ -440,6 +472,7 @@ int worker_run(const struct worker_options *options)
     list_init(&worker.open_claims);
     list_init(&worker.reports);
     list_init(&worker.queue);
+    list_init(&worker.held);
     for (size_t i = 0; i < options->tasks->app_count; i++)
         dispatch_default_broker(options->tasks->apps[i], options->hosts->items[0], options->secret,
                                 &options->tls);

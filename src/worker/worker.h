@@ -19,6 +19,7 @@
 
 #include "rpc/tls.h"
 #include "worker/hosts.h"
+#include "worker/once.h"
 #include "worker/tasks.h"
 
 struct worker_options {
@@ -32,6 +33,7 @@ struct worker_options {
     uint32_t rebalance_after; /* tasks from one source before the others are asked; with several */
     const char *health_path;  /* touched once per health_every_ms; NULL: none */
     uint32_t health_every_ms;
+    struct once_options once; /* redis NULL: at-most-once tasks always run; `worker` is filled in */
     uint32_t drain_timeout_ms; /* for reports, after the last task has ended */
 };
 

@@ -44,6 +44,9 @@ struct worker {
     size_t sent;         /* reports under way */
     struct list reports; /* that wait to be sent (again) */
     struct list queue;   /* jobs without a child */
+    struct list held;    /* at-most-once jobs that wait for Redis */
+    struct once_outage outage;
+    uint64_t claim_number; /* of the last job that must be asked for */
 
     int64_t average_run_us; /* of recent jobs; < 0: none yet */
     uint64_t finished;
@@ -71,6 +74,21 @@ void traffic_hurry_reports(struct worker *worker);
 /* Sends the reports that are due. */
 void traffic_send_reports(struct worker *worker);
 int64_t traffic_next_ms(const struct worker *worker);
+
+/* --- once_hold.c ------------------------------------------------------------------------------ */
+/* Whether the job must be asked for before it runs. */
+bool once_guards(const struct worker *worker, const struct job *job);
+/* True if it must wait: then it has been put aside. */
+bool once_hold(struct worker *worker, struct job *job);
+/* Whether the worker drains and must leave the job, because Redis cannot be asked. */
+bool once_gives_up(const struct worker *worker, const struct job *job);
+/* Puts back into the queue what may ask now. */
+void once_release(struct worker *worker);
+int64_t once_next_ms(const struct worker *worker);
+/* Those put aside that take the place of other tasks. */
+size_t once_in_hand(const struct worker *worker);
+/* The pool's event. */
+void once_asked(struct worker *worker, struct job *job, enum once_answer answer, const char *why);
 
 /* worker.c: a task has arrived. Takes its bytes as a blob. */
 void worker_take_task(struct worker *worker, struct source *source, struct bytes activation);

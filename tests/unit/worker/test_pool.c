@@ -76,6 +76,12 @@ static void on_returned(void *ctx, struct job *job)
     f->ended++;
 }
 
+static void on_asked(void *ctx, struct job *job, enum once_answer answer, const char *why)
+{
+    (void)ctx, (void)job, (void)answer, (void)why;
+    fail(); /* nothing here must be asked for */
+}
+
 static void on_forked(void *ctx)
 {
     (void)ctx;
@@ -138,7 +144,7 @@ static void start(struct fixture *f, uint32_t size, uint32_t max_tasks)
                  &(struct pool_options){.tasks = &f->tasks,
                                         .size = size,
                                         .max_tasks = max_tasks,
-                                        .events = {f, on_done, on_returned, on_forked}},
+                                        .events = {f, on_done, on_returned, on_asked, on_forked}},
                  &why),
         0);
     run_until_ready(f, size);
