@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build_packages=(
     gcc libc6-dev meson ninja-build pkg-config python3 git
     libnghttp2-dev libssl-dev librdkafka-dev libsqlite3-dev libzstd-dev libyaml-dev libjansson-dev
-    libhiredis-dev libmicrohttpd-dev libcmocka-dev
+    libhiredis-dev libmicrohttpd-dev libcmocka-dev tzdata
 )
 test_packages=(
     clang clang-format clang-tidy shellcheck
