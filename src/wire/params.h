@@ -73,6 +73,10 @@ int params_open(struct bytes packed, struct bytes *args, struct bytes *kwargs, c
  * failure nothing is appended. */
 int params_to_json(struct bytes packed, struct buf *out, const char **why);
 int params_from_json(struct bytes json, struct buf *packed, const char **why);
+/* One packed value out of what params_open has accepted, say one argument. */
+int params_value_to_json(struct bytes packed, struct buf *out, const char **why);
+/* A JSON string with its quotes. `text` is UTF-8. */
+void params_put_json_string(struct bytes text, struct buf *out);
 
 /* zstd. compress writes one frame with content size, no checksum; a level that zstd does not know
  * is cut to the nearest one, 0 is its default. decompress needs the content size and refuses more

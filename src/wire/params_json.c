@@ -272,6 +272,21 @@ int params_to_json(struct bytes packed, struct buf *out, const char **why)
     return 0;
 }
 
+int params_value_to_json(struct bytes packed, struct buf *out, const char **why)
+{
+    struct msgpack_reader reader = {.pos = packed.ptr, .end = packed.ptr + packed.len};
+    size_t start = out->len;
+    int rv = put_json(&reader, out, why);
+    if (rv < 0)
+        out->len = start;
+    return rv;
+}
+
+void params_put_json_string(struct bytes text, struct buf *out)
+{
+    put_json_string(out, text);
+}
+
 /* ---- JSON to msgpack ---- */
 
 static bool is_digit(uint8_t c)

@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "client/hooks.h"
-#include "worker/command.h"
+#include "worker/command_run.h"
 #include "worker/frame.h"
 
 #define TARGET "taskmill::worker"
@@ -19,8 +19,9 @@ struct child {
     int fd;
     struct child_shared *shared;
     const struct tasks *tasks;
-    struct once *once; /* NULL: nobody is asked */
-    struct buf in, out, tail;
+    struct once *once;    /* NULL: nobody is asked */
+    struct runner runner; /* of commands */
+    struct buf in, out;
     size_t pos; /* of the next frame in `in` */
 };
 
@@ -52,14 +53,6 @@ static enum attempt_end run_handler(struct taskmill_call *call, struct err_text 
     return status == TASKMILL_RETRY ? ATTEMPT_RETRY : ATTEMPT_FAILURE;
 }
 
-static void log_tail(const struct taskmill_call *call, const struct buf *tail, enum attempt_end end)
-{
-    if (tail->len > 0)
-        log_at(end == ATTEMPT_COMPLETE ? LOG_INFO : LOG_WARN, TARGET,
-               LOG_FIELDS(log_str("id", call->id), log_bytes("stderr", buf_bytes(tail))),
-               "%s wrote to stderr", call->name);
-}
-
 static enum attempt_end run_task(struct child *child, struct taskmill_app *app,
                                  struct bytes payload, struct err_text *why)
 {
@@ -78,13 +71,10 @@ static enum attempt_end run_task(struct child *child, struct taskmill_app *app,
     }
     if (call_open(&call, task->ns->app, task, payload, why) != 0)
         return ATTEMPT_FAILURE;
-    if (task->command != NULL) {
-        buf_clear(&child->tail);
-        end = command_run((const struct command *)task->command, &call, &child->tail, why);
-        log_tail(&call, &child->tail, end);
-    } else {
+    if (task->command != NULL)
+        end = runner_run(&child->runner, (const struct command *)task->command, &call, why);
+    else
         end = run_handler(&call, why);
-    }
     call_close(&call);
     return end;
 }
@@ -143,6 +133,7 @@ static void serve(struct child *child)
                 return;
         buf_consume(&child->in, child->pos);
         child->pos = 0;
+        runner_wait(&child->runner, child->fd);
         if (frame_read(child->fd, &child->in) != 0)
             return;
     }
@@ -172,10 +163,12 @@ void child_main(int fd, struct child_shared *shared, const struct tasks *tasks,
     if (options->once.redis != NULL)
         child.once = once_new(&options->once);
     set_signals();
+    runner_init(&child.runner, &shared->groups);
     if (start_hooks(tasks) != 0)
         _exit(1);
     if (answer_frame(&child, FRAME_READY, 0, 0, "") == 0)
         serve(&child);
+    runner_free(&child.runner);
     (void)fflush(NULL);
     _exit(0);
 }

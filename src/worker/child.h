@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "worker/command_process.h"
 #include "worker/once.h"
 #include "worker/tasks.h"
 
@@ -12,7 +13,8 @@
  * so that the others may be given to another child (and that one never). */
 struct child_shared {
     _Atomic uint64_t started_seq;
-    _Atomic int64_t started_ms; /* boot clock; written before started_seq */
+    _Atomic int64_t started_ms;   /* boot clock; written before started_seq */
+    struct process_groups groups; /* of its commands, which die with it */
 };
 
 struct child_options {

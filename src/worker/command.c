@@ -2,27 +2,71 @@
 #include "worker/command.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <jansson.h>
-#include <poll.h>
-#include <signal.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/pidfd.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "wire/params.h"
+#include "worker/command_process.h"
 
 extern char **environ;
 
-#define ENV_PREFIX "TASKMILL_TASK_"
-#define ENV_OURS   6
+#define LOOKUP_MAX (1u << 20) /* bytes of one entry of the user database */
 
-/* --- declaration ----------------------------------------------------------------------------- */
+/* --- lists of texts that end with NULL ------------------------------------------------------- */
+
+static size_t list_len(char *const *list)
+{
+    size_t n = 0;
+
+    while (list != NULL && list[n] != NULL)
+        n++;
+    return n;
+}
+
+static void list_add(char ***list, char *text)
+{
+    size_t n = list_len(*list);
+
+    *list = mem_realloc(*list, (n + 2) * sizeof **list);
+    (*list)[n] = text;
+    (*list)[n + 1] = NULL;
+}
+
+static void list_free(char **list)
+{
+    for (size_t n = 0; list != NULL && list[n] != NULL; n++)
+        mem_free(list[n]);
+    mem_free(list);
+}
+
+static bool list_same(char *const *a, char *const *b)
+{
+    size_t n = list_len(a);
+
+    if (list_len(b) != n)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(a[i], b[i]) != 0)
+            return false;
+    return true;
+}
+
+static char *joined(const char *a, const char *between, const char *b)
+{
+    struct buf text = {0};
+    char *result;
+
+    buf_printf(&text, "%s%s%s", a, between, b);
+    result = mem_strdup(buf_cstr(&text));
+    buf_free(&text);
+    return result;
+}
+
+/* --- simple settings ------------------------------------------------------------------------- */
 
 struct command *command_new(const char *folder)
 {
@@ -30,297 +74,365 @@ struct command *command_new(const char *folder)
 
     command->folder = mem_strdup(folder);
     command->argv = mem_zalloc(sizeof *command->argv);
+    command->output_limit = COMMAND_OUTPUT_LIMIT;
+    command->start_time_s = COMMAND_START_TIME_S;
+    for (size_t i = 0; i < COMMAND_LIMIT_COUNT; i++)
+        command->limits[i] = COMMAND_LIMIT_NONE;
+    for (size_t i = 0; i < COMMAND_EXIT_CODES; i++)
+        command->exit_codes[i] = ATTEMPT_FAILURE;
+    command_set_exit_code(command, 0, ATTEMPT_COMPLETE);
+    command_set_exit_code(command, COMMAND_EXIT_RETRY, ATTEMPT_RETRY);
     return command;
-}
-
-void command_add_word(struct command *command, const char *word)
-{
-    size_t n = 0;
-
-    while (command->argv[n] != NULL)
-        n++;
-    command->argv = mem_realloc(command->argv, (n + 2) * sizeof *command->argv);
-    command->argv[n] = mem_strdup(word);
-    command->argv[n + 1] = NULL;
 }
 
 void command_free(struct command *command)
 {
-    for (size_t n = 0; command->argv[n] != NULL; n++)
-        mem_free(command->argv[n]);
-    mem_free(command->argv);
+    list_free(command->argv);
+    list_free(command->env);
+    list_free(command->own_env);
+    list_free(command->paths);
+    mem_free(command->groups);
+    mem_free(command->user);
+    mem_free(command->home);
     mem_free(command->folder);
     mem_free(command);
 }
 
-/* --- what the process is given --------------------------------------------------------------- */
-
-static void add_header(void *ctx, struct bytes key, struct bytes value)
+void command_add_word(struct command *command, const char *word)
 {
-    json_t *headers = (json_t *)ctx;
-
-    (void)json_object_setn_new_nocheck(headers, (const char *)key.ptr, key.len,
-                                       json_stringn_nocheck((const char *)value.ptr, value.len));
+    list_add(&command->argv, mem_strdup(word));
 }
 
-static char *headers_json(struct bytes payload)
+void command_clear_words(struct command *command)
 {
-    json_t *headers = json_object();
-    char *text;
-
-    activation_each_header(payload, add_header, headers);
-    text = json_dumps(headers, JSON_COMPACT | JSON_SORT_KEYS);
-    json_decref(headers);
-    return text;
+    list_free(command->argv);
+    command->argv = mem_zalloc(sizeof *command->argv);
 }
 
-/* Strangers choose these values: a NUL would cut one silently. */
-static int env_entry(char **out, const char *name, struct bytes value, struct err_text *why)
+void command_set_folder(struct command *command, const char *base, const char *folder)
 {
-    struct buf text = {0};
+    char *full = folder[0] == '/' ? mem_strdup(folder) : joined(base, "/", folder);
 
-    if (value.len > 0 && memchr(value.ptr, '\0', value.len) != NULL)
-        return err_set(why, ERR_INVALID, "the activation's %s holds a NUL", name);
-    buf_printf(&text, ENV_PREFIX "%s=", name);
-    buf_append(&text, value.ptr, value.len);
-    *out = mem_strdup(buf_cstr(&text));
-    buf_free(&text);
+    mem_free(command->folder);
+    command->folder = full;
+}
+
+void command_set_exit_code(struct command *command, int code, enum attempt_end end)
+{
+    if (code >= 0) {
+        command->exit_codes[code] = (uint8_t)end;
+        command->named_codes[code] = true;
+        return;
+    }
+    for (size_t i = 0; i < COMMAND_EXIT_CODES; i++)
+        if (!command->named_codes[i])
+            command->exit_codes[i] = (uint8_t)end;
+}
+
+const char *command_name(const struct command *command)
+{
+    return command->shell ? command->argv[2] : command->argv[0];
+}
+
+/* --- limits ---------------------------------------------------------------------------------- */
+
+int command_set_limit(struct command *command, enum command_limit limit, uint64_t value,
+                      struct err_text *why)
+{
+    struct rlimit now;
+
+    command->limits[limit] = value;
+    if (value == COMMAND_LIMIT_NONE || geteuid() == 0)
+        return 0;
+    if (getrlimit(process_resource(limit), &now) == 0 && now.rlim_max != RLIM_INFINITY &&
+        value > now.rlim_max)
+        return err_set(why, ERR_DENIED,
+                       "%llu is above this worker's own limit of %llu, which only root may exceed",
+                       (unsigned long long)value, (unsigned long long)now.rlim_max);
     return 0;
 }
 
-static void free_ours(char **env, size_t count)
+/* --- environment ----------------------------------------------------------------------------- */
+
+/* The entry of `name`, or NULL. */
+static char **find_env(char **env, const char *name, size_t len)
 {
-    for (size_t i = 0; i < count; i++)
-        mem_free(env[i]);
-    mem_free(env);
+    for (; env != NULL && *env != NULL; env++)
+        if (strncmp(*env, name, len) == 0 && (*env)[len] == '=')
+            return env;
+    return NULL;
 }
 
-/* Our entries first (owned), then those of the worker (borrowed). */
-static int make_env(const struct taskmill_call *call, char ***out, struct err_text *why)
+/* Takes `entry` over; without `replace`, one that is there stays. */
+static void put_env(char ***env, char *entry, bool replace)
 {
-    const struct activation *a = &call->activation;
-    char *headers = headers_json(call->payload), attempt[16];
-    char **env;
-    size_t count = 0, n = 0;
+    char **old = find_env(*env, entry, strcspn(entry, "="));
+
+    if (old == NULL) {
+        list_add(env, entry);
+        return;
+    }
+    if (replace) {
+        char *gone = *old;
+
+        *old = entry;
+        entry = gone;
+    }
+    mem_free(entry);
+}
+
+int command_set_env(struct command *command, const char *name, const char *value,
+                    struct err_text *why)
+{
+    if (name[0] == '\0' || strchr(name, '=') != NULL)
+        return err_set(why, ERR_INVALID, "'%s' is no name of an environment variable", name);
+    if (strncmp(name, COMMAND_ENV_PREFIX, strlen(COMMAND_ENV_PREFIX)) == 0)
+        return err_set(why, ERR_INVALID,
+                       "%s: names with " COMMAND_ENV_PREFIX " are set for each task", name);
+    put_env(&command->own_env, joined(name, "=", value), true);
+    return 0;
+}
+
+static void add_user_env(struct command *command)
+{
+    if (!command->has_user)
+        return;
+    if (command->home != NULL)
+        put_env(&command->env, joined("HOME", "=", command->home), true);
+    put_env(&command->env, joined("USER", "=", command->user), true);
+    put_env(&command->env, joined("LOGNAME", "=", command->user), true);
+}
+
+static void make_env(struct command *command)
+{
+    for (char **env = environ; !command->clear_environment && *env != NULL; env++)
+        if (strncmp(*env, COMMAND_ENV_PREFIX, strlen(COMMAND_ENV_PREFIX)) != 0)
+            list_add(&command->env, mem_strdup(*env));
+    put_env(&command->env, joined("PATH", "=", COMMAND_PATH_DEFAULT), false);
+    add_user_env(command);
+    for (char **own = command->own_env; own != NULL && *own != NULL; own++)
+        put_env(&command->env, mem_strdup(*own), true);
+}
+
+/* As a shell looks a program up: in the PATH that it will have. */
+static void make_paths(struct command *command)
+{
+    const char *path = *find_env(command->env, "PATH", 4) + 5;
+
+    if (strchr(command->argv[0], '/') != NULL) {
+        list_add(&command->paths, mem_strdup(command->argv[0]));
+        return;
+    }
+    for (;;) {
+        size_t len = strcspn(path, ":");
+        char *folder = len == 0 ? mem_strdup(".") : mem_strndup(path, len);
+
+        list_add(&command->paths, joined(folder, "/", command->argv[0]));
+        mem_free(folder);
+        if (path[len] == '\0')
+            break;
+        path += len + 1;
+    }
+}
+
+/* --- users and groups ------------------------------------------------------------------------ */
+
+static bool as_number(const char *text, uint32_t *out)
+{
+    char *end;
+    unsigned long long number;
+
+    if (text[0] < '0' || text[0] > '9')
+        return false;
+    errno = 0;
+    number = strtoull(text, &end, 10);
+    *out = (uint32_t)number;
+    /* The greatest one means "leave it as it is" to the system. */
+    return *end == '\0' && errno == 0 && number < UINT32_MAX;
+}
+
+/* Both lookups want memory of a size that only trying tells. */
+static int look_up_user(const char *name, bool by_number, uid_t uid, struct passwd *entry,
+                        struct buf *room)
+{
+    struct passwd *found = NULL;
     int rv;
 
-    while (environ[count] != NULL)
-        count++;
-    env = mem_calloc(count + ENV_OURS + 1, sizeof *env);
-    snprintf(attempt, sizeof attempt, "%u", a->retry_state.attempts);
-    rv = env_entry(&env[n++], "ID", a->id, why);
-    if (rv == 0)
-        rv = env_entry(&env[n++], "NAME", a->taskname, why);
-    if (rv == 0)
-        rv = env_entry(&env[n++], "NAMESPACE", a->namespace, why);
-    if (rv == 0)
-        rv = env_entry(&env[n++], "APPLICATION", a->application, why);
-    if (rv == 0)
-        rv = env_entry(&env[n++], "ATTEMPT", bytes_str(attempt), why);
-    if (rv == 0)
-        rv = env_entry(&env[n++], "HEADERS", bytes_str(headers ? headers : "{}"), why);
-    free(headers); /* tidy: free, jansson allocated it */
-    if (rv != 0) {
-        free_ours(env, n);
-        return rv;
+    for (size_t size = 4096; size <= LOOKUP_MAX; size *= 2) {
+        buf_reserve(room, size);
+        rv = by_number ? getpwuid_r(uid, entry, (char *)room->ptr, size, &found)
+                       : getpwnam_r(name, entry, (char *)room->ptr, size, &found);
+        if (rv != ERANGE)
+            break;
     }
-    for (size_t i = 0; i < count; i++)
-        if (strncmp(environ[i], ENV_PREFIX, strlen(ENV_PREFIX)) != 0)
-            env[n++] = environ[i];
-    *out = env;
-    return 0;
+    return found != NULL ? 0 : ERR_NOT_FOUND;
 }
 
-static int write_all(int fd, struct bytes content)
+static void take_groups_of_user(struct command *command)
 {
-    while (content.len > 0) {
-        ssize_t n = write(fd, content.ptr, content.len);
+    int count = 0;
+    gid_t *groups;
 
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -1;
-        content.ptr += n;
-        content.len -= (size_t)n;
-    }
-    return 0;
+    (void)getgrouplist(command->user, command->gid, NULL, &count);
+    groups = mem_calloc(count > 0 ? (size_t)count : 1, sizeof *groups);
+    if (getgrouplist(command->user, command->gid, groups, &count) < 0)
+        count = 0; /* it grew in between: none is the safe side */
+    mem_free(command->groups);
+    command->groups = groups;
+    command->group_count = (size_t)count;
 }
 
-/* A file in memory: any size, and no dead-lock with a process that reads late or never. */
-static int make_stdin(const struct taskmill_call *call, int *out, struct err_text *why)
+static int need_root(struct err_text *why, const char *what)
 {
-    const char *fault = "";
-    struct buf json = {0};
-    int rv = params_to_json(call->packed, &json, &fault), fd;
+    return geteuid() == 0
+               ? 0
+               : err_set(why, ERR_DENIED,
+                         "%s needs a worker that is started as root; this one is not", what);
+}
+
+int command_set_user(struct command *command, const char *user, struct err_text *why)
+{
+    struct passwd entry = {0};
+    struct buf room = {0};
+    uint32_t number = 0;
+    bool by_number = as_number(user, &number);
+    int rv = need_root(why, "user");
 
     if (rv != 0)
-        return err_set(why, rv, "parameters: %s", fault);
-    fd = memfd_create("parameters", MFD_CLOEXEC);
-    if (fd < 0 || write_all(fd, buf_bytes(&json)) != 0 || lseek(fd, 0, SEEK_SET) != 0) {
-        rv = err_set(why, ERR_SYSTEM, "parameters: %s", strerror(errno));
-        if (fd >= 0)
-            close(fd);
+        return rv;
+    rv = look_up_user(user, by_number, number, &entry, &room);
+    if (rv != 0 && !by_number) {
+        buf_free(&room);
+        return err_set(why, rv, "there is no user %s on this machine", user);
     }
-    buf_free(&json);
+    mem_free(command->user);
+    mem_free(command->home);
+    command->change_ids = command->has_user = true;
+    command->uid = rv == 0 ? entry.pw_uid : number;
+    command->user = mem_strdup(rv == 0 ? entry.pw_name : user);
+    command->home = rv == 0 ? mem_strdup(entry.pw_dir) : NULL;
+    if (!command->has_gid)
+        command->gid = rv == 0 ? entry.pw_gid : number;
+    buf_free(&room);
+    return 0;
+}
+
+static int find_group(const char *group, gid_t *out, struct err_text *why)
+{
+    struct group entry, *found = NULL;
+    struct buf room = {0};
+    int rv = 0;
+
+    if (as_number(group, out))
+        return 0;
+    for (size_t size = 4096; size <= LOOKUP_MAX; size *= 2) {
+        buf_reserve(&room, size);
+        rv = getgrnam_r(group, &entry, (char *)room.ptr, size, &found);
+        if (rv != ERANGE)
+            break;
+    }
+    if (found != NULL)
+        *out = found->gr_gid;
+    buf_free(&room);
+    return found != NULL
+               ? 0
+               : err_set(why, ERR_NOT_FOUND, "there is no group %s on this machine", group);
+}
+
+int command_set_group(struct command *command, const char *group, struct err_text *why)
+{
+    int rv = need_root(why, "group");
+
     if (rv == 0)
-        *out = fd;
+        rv = find_group(group, &command->gid, why);
+    if (rv == 0)
+        command->has_gid = command->change_ids = true;
     return rv;
 }
 
-/* --- the process ----------------------------------------------------------------------------- */
-
-/* In the new process: only what is safe after fork. Never returns. */
-static void become(const struct command *command, char **env, int in, int err, int fault)
+int command_clear_groups(struct command *command, struct err_text *why)
 {
-    struct sigaction standard = {.sa_handler = SIG_DFL};
-    sigset_t none;
-    int code;
-
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)sigaction(SIGPIPE, &standard, NULL);
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    if (dup2(in, STDIN_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0 && chdir(command->folder) == 0)
-        execvpe(command->argv[0], command->argv, env);
-    code = errno;
-    (void)!write(fault, &code, sizeof code);
-    _exit(127);
+    command->has_groups = command->change_ids = true;
+    command->group_count = 0;
+    return need_root(why, "groups");
 }
 
-static void keep_tail(struct buf *tail, size_t max)
+int command_add_group(struct command *command, const char *group, struct err_text *why)
 {
-    if (tail->len > max)
-        buf_consume(tail, tail->len - max);
-}
+    gid_t gid = 0;
+    int rv = find_group(group, &gid, why);
 
-/* Bytes read; 0: the end; < 0: nothing now. */
-static ssize_t read_some(int fd, struct buf *tail)
-{
-    char chunk[4096];
-    ssize_t n = read(fd, chunk, sizeof chunk);
-
-    if (n > 0) {
-        buf_append(tail, chunk, (size_t)n);
-        keep_tail(tail, COMMAND_STDERR_TAIL_MAX);
-    }
-    return n;
-}
-
-/* Until the process ends. Its own children may hold stderr open for longer: they are not waited
- * for. */
-static int wait_process(pid_t pid, int err, struct buf *tail)
-{
-    int pidfd = pidfd_open(pid, 0), status = 0;
-    struct pollfd fds[2] = {{.fd = err, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
-
-    while (pidfd >= 0 && !(fds[1].revents & POLLIN)) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
-            break;
-        if (fds[0].fd >= 0 && fds[0].revents != 0 && read_some(err, tail) == 0)
-            fds[0].fd = -1;
-    }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    (void)fcntl(err, F_SETFL, O_NONBLOCK);
-    while (read_some(err, tail) > 0)
-        continue;
-    if (pidfd >= 0)
-        close(pidfd);
-    return status;
-}
-
-static void last_line(const struct buf *tail, const char **line, size_t *len)
-{
-    size_t end = tail->len, start;
-
-    while (end > 0 && (tail->ptr[end - 1] == '\n' || tail->ptr[end - 1] == ' '))
-        end--;
-    start = end;
-    while (start > 0 && tail->ptr[start - 1] != '\n')
-        start--;
-    *line = (const char *)tail->ptr + start;
-    *len = end - start;
-}
-
-static enum attempt_end judge(int status, const struct buf *tail, struct err_text *why)
-{
-    const char *line = "";
-    size_t len = 0;
-
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return ATTEMPT_COMPLETE;
-    if (tail->len > 0)
-        last_line(tail, &line, &len);
-    if (WIFSIGNALED(status))
-        err_set(why, 0, "the command was killed by signal %d%s%.*s", WTERMSIG(status),
-                len ? ": " : "", (int)len, line);
-    else
-        err_set(why, 0, "exit code %d%s%.*s", WEXITSTATUS(status), len ? ": " : "", (int)len, line);
-    return WIFEXITED(status) && WEXITSTATUS(status) == COMMAND_EXIT_RETRY ? ATTEMPT_RETRY
-                                                                          : ATTEMPT_FAILURE;
-}
-
-struct pipes {
-    int err[2];   /* the command's stderr */
-    int fault[2]; /* errno of a failed exec; closed by a successful one */
-};
-
-static int open_pipes(struct pipes *pipes, struct err_text *why)
-{
-    if (pipe2(pipes->err, O_CLOEXEC) != 0)
-        return err_set(why, ERR_SYSTEM, "pipe: %s", strerror(errno));
-    if (pipe2(pipes->fault, O_CLOEXEC) != 0) {
-        close(pipes->err[0]);
-        close(pipes->err[1]);
-        return err_set(why, ERR_SYSTEM, "pipe: %s", strerror(errno));
-    }
+    if (rv != 0)
+        return rv;
+    command->groups =
+        mem_realloc(command->groups, (command->group_count + 1) * sizeof *command->groups);
+    command->groups[command->group_count++] = gid;
     return 0;
 }
 
-static enum attempt_end start(const struct command *command, char **env, int in, struct buf *tail,
-                              struct err_text *why)
+static void finish_ids(struct command *command)
 {
-    struct pipes pipes;
-    int code = 0, status;
-    pid_t pid;
-
-    if (open_pipes(&pipes, why) != 0)
-        return ATTEMPT_FAILURE;
-    pid = fork();
-    if (pid == 0)
-        become(command, env, in, pipes.err[1], pipes.fault[1]);
-    close(pipes.err[1]);
-    close(pipes.fault[1]);
-    if (pid < 0) {
-        err_set(why, ERR_SYSTEM, "fork: %s", strerror(errno));
-    } else if (read(pipes.fault[0], &code, sizeof code) == (ssize_t)sizeof code) {
-        (void)waitpid(pid, &status, 0);
-        err_set(why, ERR_SYSTEM, "cannot run %s in %s: %s", command->argv[0], command->folder,
-                strerror(code));
-        pid = -1;
-    } else {
-        status = wait_process(pid, pipes.err[0], tail);
-    }
-    close(pipes.err[0]);
-    close(pipes.fault[0]);
-    return pid < 0 ? ATTEMPT_FAILURE : judge(status, tail, why);
+    if (!command->change_ids)
+        return;
+    if (!command->has_user)
+        command->uid = geteuid();
+    if (!command->has_user && !command->has_gid)
+        command->gid = getegid();
+    if (command->has_user && !command->has_groups)
+        take_groups_of_user(command);
 }
 
-enum attempt_end command_run(const struct command *command, struct taskmill_call *call,
-                             struct buf *tail, struct err_text *why)
-{
-    enum attempt_end end = ATTEMPT_FAILURE;
-    char **env;
-    int in = -1;
+/* --- the whole ------------------------------------------------------------------------------- */
 
-    if (make_stdin(call, &in, why) != 0)
-        return ATTEMPT_FAILURE;
-    if (make_env(call, &env, why) == 0) {
-        end = start(command, env, in, tail, why);
-        for (size_t i = 0; i < ENV_OURS; i++)
-            mem_free(env[i]);
-        mem_free(env);
-    }
-    close(in);
-    return end;
+static int check(const struct command *command, struct err_text *why)
+{
+    if (command->argv[0] == NULL)
+        return err_set(why, ERR_INVALID, "it has no command");
+    if (command->mode != COMMAND_PERSISTENT)
+        return 0;
+    if (command->in != COMMAND_STDIN_JSON)
+        return err_set(why, ERR_INVALID, "a persistent command reads JSON lines; leave stdin out");
+    if (command->out != COMMAND_OUTPUT_LOG)
+        return err_set(
+            why, ERR_INVALID,
+            "stdout of a persistent command carries its answers; leave it out of output");
+    if (command->limits[COMMAND_LIMIT_CPU] != COMMAND_LIMIT_NONE)
+        return err_set(why, ERR_INVALID,
+                       "cpu_seconds would count all tasks of a persistent process; "
+                       "processing_deadline limits one task, max_tasks the process");
+    return 0;
+}
+
+int command_finish(struct command *command, struct err_text *why)
+{
+    int rv = check(command, why);
+
+    if (rv != 0)
+        return rv;
+    finish_ids(command);
+    make_env(command);
+    make_paths(command);
+    return 0;
+}
+
+static bool same_ids(const struct command *a, const struct command *b)
+{
+    if (a->change_ids != b->change_ids)
+        return false;
+    return !a->change_ids ||
+           (a->uid == b->uid && a->gid == b->gid && a->group_count == b->group_count &&
+            (a->group_count == 0 ||
+             memcmp(a->groups, b->groups, a->group_count * sizeof *a->groups) == 0));
+}
+
+bool command_same(const struct command *a, const struct command *b)
+{
+    return a->mode == b->mode && a->shell == b->shell && a->in == b->in && a->out == b->out &&
+           a->err == b->err && a->output_limit == b->output_limit &&
+           a->terminate_before_s == b->terminate_before_s && a->wait_ready == b->wait_ready &&
+           a->start_time_s == b->start_time_s && a->max_tasks == b->max_tasks &&
+           memcmp(a->limits, b->limits, sizeof a->limits) == 0 &&
+           memcmp(a->exit_codes, b->exit_codes, sizeof a->exit_codes) == 0 && same_ids(a, b) &&
+           strcmp(a->folder, b->folder) == 0 && list_same(a->argv, b->argv) &&
+           list_same(a->env, b->env);
 }

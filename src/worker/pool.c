@@ -45,11 +45,11 @@ struct slot {
     int64_t spawn_ms;
 };
 
-/* A cache line each: children write them. */
+/* Cache lines of its own for each: children write them. */
 union shared_cell {
     struct child_shared shared;
     char line[64];
-};
+} __attribute__((aligned(64)));
 
 struct pool {
     struct pool_options options;
@@ -113,6 +113,8 @@ static int spawn(struct pool *pool, struct slot *slot)
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return ERR_SYSTEM;
     atomic_store(&slot->shared->started_seq, 0);
+    for (size_t i = 0; i < PROCESS_GROUPS_MAX; i++)
+        atomic_store(&slot->shared->groups.leaders[i], 0);
     (void)fflush(NULL);
     pid = fork();
     if (pid == 0) {
@@ -144,6 +146,14 @@ static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
 }
 
 /* --- end ------------------------------------------------------------------------------------- */
+
+/* Its commands have groups of their own. They go first: a dead child's would be collected by
+ * somebody else, and their numbers be free for others. */
+static void kill_slot(const struct slot *slot)
+{
+    process_groups_kill(&slot->shared->groups);
+    (void)kill(-slot->pid, SIGKILL);
+}
 
 static void drop_buffers(struct slot *slot)
 {
@@ -266,7 +276,7 @@ static void bury(struct pool *pool, struct slot *slot, const siginfo_t *info, in
 
     /* Before the process is collected, so that its group's number is still its own. */
     if (!expected)
-        (void)kill(-slot->pid, SIGKILL);
+        kill_slot(slot);
     (void)waitpid(slot->pid, NULL, 0);
     read_rest(pool, slot, now_ms);
     if (!expected && !slot->killed && list_empty(&slot->jobs))
@@ -298,6 +308,31 @@ void pool_reap(struct pool *pool, int64_t now_ms)
     }
 }
 
+/* Until the child has closed its socket, which it does by ending. */
+static void await_end(struct slot *slot, int64_t end_ms)
+{
+    int64_t left;
+
+    while ((left = end_ms - clock_boot_ms()) > 0) {
+        struct pollfd fd = {.fd = slot->fd, .events = POLLIN};
+
+        if (poll(&fd, 1, (int)left) > 0 && frame_read(slot->fd, &slot->in) != 0)
+            return;
+    }
+}
+
+void pool_stop(struct pool *pool, int64_t grace_ms)
+{
+    int64_t end_ms = clock_add(clock_boot_ms(), grace_ms);
+
+    for (uint32_t i = 0; i < pool->options.size; i++)
+        if (pool->slots[i].state != SLOT_EMPTY)
+            (void)shutdown(pool->slots[i].fd, SHUT_WR);
+    for (uint32_t i = 0; i < pool->options.size; i++)
+        if (pool->slots[i].state != SLOT_EMPTY && list_empty(&pool->slots[i].jobs))
+            await_end(&pool->slots[i], end_ms);
+}
+
 void pool_free(struct pool *pool)
 {
     struct list_node *node;
@@ -306,7 +341,7 @@ void pool_free(struct pool *pool)
         struct slot *slot = &pool->slots[i];
 
         if (slot->state != SLOT_EMPTY) {
-            (void)kill(-slot->pid, SIGKILL);
+            kill_slot(slot);
             (void)waitpid(slot->pid, NULL, 0);
             close(slot->fd);
         }
@@ -337,6 +372,9 @@ static int64_t slot_due(const struct slot *slot)
         return CLOCK_NEVER;
     if (atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq)
         from = atomic_load(&slot->shared->started_ms);
+    /* A command is ended by the child, which lives on; this is for a child that did not. */
+    if (job->task != NULL && job->task->command != NULL)
+        from += COMMAND_DEADLINE_GRACE_MS;
     return clock_add(from, job->deadline_ms);
 }
 
@@ -357,7 +395,7 @@ static void check_deadline(struct slot *slot, int64_t now_ms)
         return;
     }
     slot->killed = true;
-    (void)kill(-slot->pid, SIGKILL);
+    kill_slot(slot);
 }
 
 void pool_tick(struct pool *pool, int64_t now_ms)

@@ -42,6 +42,9 @@ struct pool_options {
 
 /* Starts no child before the first pool_tick. */
 int pool_new(struct pool **out, const struct pool_options *options, struct err_text *why);
+/* Asks the children to end, and waits so long for those without a job: their persistent commands
+ * may have something to put in order. Blocks. */
+void pool_stop(struct pool *pool, int64_t grace_ms);
 /* Kills what is left; the jobs inside, started or not, go to `returned`. */
 void pool_free(struct pool *pool);
 

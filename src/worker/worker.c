@@ -16,10 +16,11 @@
 #include "client/dispatch.h"
 #include "worker/worker_int.h"
 
-#define SHORT_RUN_US     5000
-#define AHEAD_MAX        7 /* tasks for each child besides the one it runs */
-#define IDLE_SAY_MS      60000
-#define HEALTH_RETELL_MS 60000
+#define SHORT_RUN_US      5000
+#define AHEAD_MAX         7 /* tasks for each child besides the one it runs */
+#define IDLE_SAY_MS       60000
+#define CHILDREN_GRACE_MS 3000 /* for the 2 s that they give their persistent commands */
+#define HEALTH_RETELL_MS  60000
 
 uint32_t worker_chance(struct worker *worker)
 {
@@ -482,6 +483,8 @@ int worker_run(const struct worker_options *options)
         say_start(&worker);
         while (!worker.killed && !drained(&worker))
             turn(&worker);
+        if (!worker.killed)
+            pool_stop(worker.pool, CHILDREN_GRACE_MS);
         code = finish(&worker);
     }
     close_all(&worker);

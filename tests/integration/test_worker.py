@@ -87,7 +87,7 @@ def test_commands_see_parameters_and_environment(broker, worker, tmp_path):
         '{"args":[1,"x"],"kwargs":{"b":{"$bytes":"AA=="}}}',
         "TASKMILL_TASK_APPLICATION=app", "TASKMILL_TASK_ATTEMPT=0", 'TASKMILL_TASK_HEADERS={"h":"1"}',
         f"TASKMILL_TASK_ID={task.id}", "TASKMILL_TASK_NAME=show", "TASKMILL_TASK_NAMESPACE=ns",
-        str(w.folder)]
+        "TASKMILL_TASK_RETRIES_LEFT=0", str(w.folder)]
     w.stop()
 
 
