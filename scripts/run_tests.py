@@ -16,9 +16,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import xml.etree.ElementTree as ElementTree
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +29,8 @@ import check_tidy
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test-logs"
 SHOWN_LINES = 60
-BESIDE = (os.cpu_count() or 1) + 1  # tests that mostly wait and run at the same time
+BESIDE = (os.cpu_count() or 1) + 1  # unit tests that mostly wait and run at the same time
+SERVERS = max(2, (os.cpu_count() or 1) // 2)  # pytest workers: each has a Kafka of its own
 
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
@@ -57,11 +60,14 @@ class Counts:
 
 
 class Context:
-    """What a suite gets: options, and a way to run a command into its log."""
+    """What a suite gets: options, the suites that it shall run beside its own tests (`also`), and a way
+    to run a command into its log."""
 
-    def __init__(self, suite, quick):
+    def __init__(self, suite, quick, also=()):
         self.suite = suite
         self.quick = quick
+        self.also = also
+        self.also_counts = Counts()
         self.log_path = LOGS / f"{suite}.log"
         self.log_path.write_text("")
 
@@ -249,8 +255,9 @@ def tidy(context):
 
 
 def lint(context):
+    """With processor time that nobody else wants: it may run beside tests that wait (see WAITING)."""
     counts = Counts()
-    check(context, counts, "clang-tidy", ["./dev", "lint"])
+    check(context, counts, "clang-tidy", ["chrt", "--idle", "0", "./dev", "lint"])
     return counts
 
 
@@ -284,10 +291,15 @@ def wire(context):
 
 
 def integration(context):
+    """Most of these tests wait most of the time, for Kafka and for time-outs: they run beside each other
+    and beside `also`. Those that measure or load the machine follow one by one."""
     counts = Counts()
+    quick = " and not slow" if context.quick else ""
     if build(context, counts, "release"):
-        quick = ["-m", "not slow"] if context.quick else []
-        counts.add(pytest_suite(context, ".", "--ignore=wire", *quick))
+        with also_running(context):
+            counts.add(pytest_suite(context, ".", "--ignore=wire", "-n", SERVERS, "--dist", "worksteal",
+                                    "-m", f"not alone{quick}", part="-beside"))
+        counts.add(pytest_suite(context, ".", "--ignore=wire", "-m", f"alone{quick}", part="-alone"))
     return counts
 
 
@@ -303,13 +315,31 @@ SUITES = {
     "integration": (integration, "real Kafka, real Python clients, every RPC, kill -9"),
 }
 NOT_QUICK = {"lint", "asan", "tsan", "fuzz"}
+WAITING = "integration"  # leaves the processors enough time for these:
+FILLING = {"lint"}
 
 
-def run_suite(name, quick):
+@contextmanager
+def also_running(context):
+    """Runs the suites context.also while the body runs, one after the other."""
+    def run():
+        for name in context.also:
+            context.also_counts.add(run_suite(name, context.quick))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def run_suite(name, quick, also=()):
     print(f"--- {name}: {SUITES[name][1]}", flush=True)
     started = time.monotonic()
+    context = Context(name, quick, also)
     try:
-        counts = SUITES[name][0](Context(name, quick))
+        counts = SUITES[name][0](context)
     except Exception:  # the other suites shall run all the same
         traceback.print_exc(file=sys.stdout)
         counts = Counts()
@@ -318,6 +348,7 @@ def run_suite(name, quick):
         print(f"  SKIPPED {reason}")
     print(f"  {name}: {counts.passed} passed, {counts.failed} failed, {len(counts.skipped)} skipped "
           f"in {time.monotonic() - started:.1f} s", flush=True)
+    counts.add(context.also_counts)
     return counts
 
 
@@ -338,12 +369,12 @@ def main():
     LOGS.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     total = Counts()
-    for name in SUITES:
-        if options.suites and name not in options.suites:
-            continue
-        if options.quick and name in NOT_QUICK and not options.suites:
-            continue
-        total.add(run_suite(name, options.quick))
+    chosen = [name for name in SUITES if name in options.suites or
+              (not options.suites and not (options.quick and name in NOT_QUICK))]
+    also = [name for name in chosen if name in FILLING and WAITING in chosen]
+    for name in chosen:
+        if name not in also:
+            total.add(run_suite(name, options.quick, also if name == WAITING else ()))
 
     print(f"--- {time.monotonic() - started:.0f} s, logs in {LOGS.relative_to(ROOT)}/")
     for name in total.failures:

@@ -31,8 +31,9 @@ Import what else is needed: `from harness.rpc import activation, COMPLETE, RETRY
 `from harness.process import Process, free_port, wait_for`. Wait with wait_for, never with sleep.
 A child started with Process is killed with the test run. Mark a test that needs more than 30 s with
 @pytest.mark.slow, and one that needs more than the default limit of 120 s with
-@pytest.mark.timeout(seconds). With pytest -n (fewer minutes by hand), run the tests marked
-@pytest.mark.alone apart: they measure times or load the processors. `./dev test` runs all one by one.
+@pytest.mark.timeout(seconds). `./dev test` runs the tests beside each other (pytest -n 2, each worker with a
+Kafka of its own), then those marked @pytest.mark.alone one by one: they measure times or load the processors.
+A test without the mark may find the machine busy: its limits are for a hang, not for speed.
 """
 
 import pytest

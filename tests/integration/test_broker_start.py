@@ -166,6 +166,7 @@ def test_port_0_serves_no_calls(kafka, broker):
     b = broker(kafka=kafka, start=False, config={"grpc_port": 0})
     b.start(wait=False)
     b.wait_log("grpc_port is 0: no gRPC server")
+    b.wait_log("loaded .*tasks.sqlite")
     kafka.produce(b.topic, [activation(id="x").SerializeToString()])
     wait_for(lambda: b.statuses() == {"Pending": 1}, "the task to be stored", 20)
     b.stop()

@@ -78,12 +78,14 @@ def test_enqueue_while_kafka_is_away(own_kafka, broker, grpc_client):
     client = grpc_client(b)
     client.enqueue([activation(id="before")], timeout_s=30)
     wait_for(lambda: b.statuses() == {"Pending": 1}, "the row")
+    own_kafka.wait_committed(b.group, b.topic, {0: 1})
     own_kafka.stop()
     # The caller's own limit ends the call, on its side or on ours, whichever looks at its clock first;
     # without one it is UNAVAILABLE after 30 s.
     code, text = refusal(lambda: client.enqueue([activation(id="during")], timeout_s=2))
     assert code == "DEADLINE_EXCEEDED" or (code, text) == ("CANCELLED", "Timeout expired")
     assert client.get_task(timeout_s=5).id == "before", "the rest of the broker lives"
+    client.set_status("before", COMPLETE)  # else its deadline brings it back
     own_kafka.start()
     client.enqueue([activation(id="after")], timeout_s=30)
     # A call that failed may have been taken all the same.

@@ -37,7 +37,7 @@ def _lock(name):
         yield
 
 
-def _ensure(name, ingredients, make):
+def ensure(name, ingredients, make):
     """The folder .cache/<name>, made by make(folder) unless it was made from the same ingredients."""
     folder = CACHE / name
     stamp = folder / ".stamp"
@@ -72,7 +72,7 @@ def venv(name):
 
     # A moved tree or another Python leaves scripts that point nowhere.
     made_from = [pins.read_text(), sys.version, str(CACHE.resolve()), os.path.realpath(sys.executable)]
-    return _ensure(f"venv-{name}", made_from, make) / "bin" / "python"
+    return ensure(f"venv-{name}", made_from, make) / "bin" / "python"
 
 
 def kafka_jars():
@@ -86,7 +86,7 @@ def kafka_jars():
         if not list(folder.glob("kafka_*.jar")):
             raise CacheError(f"{folder}: Maven left no Kafka there")
 
-    return _ensure("kafka-jars", [pom.read_text()], make)
+    return ensure("kafka-jars", [pom.read_text()], make)
 
 
 def main(argv):
