@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads, made once and kept under .cache/: Python environments and Kafka's jars.
+"""Downloads and what is made of them, made once and kept under .cache/: Python environments and Kafka's jars.
 
 An entry is a folder that carries a stamp of what it was made from, written last: a folder whose
 stamp differs (other pins, another Python, an interrupted install) is made anew. A lock per entry
@@ -99,6 +99,9 @@ def main(argv):
             for name in ("tests", "prometheus", "client-0.20.30", "client-26.5.0", "deploy"):
                 venv(name)
             kafka_jars()
+            # The rest needs what is there now.
+            _run([venv("tests"), "-B", "-c", f"import sys; sys.path.insert(0, {str(INTEGRATION)!r}); "
+                  "from harness.kafka import class_archive; class_archive()"], "")
         else:
             print(__doc__, file=sys.stderr)
             return 2

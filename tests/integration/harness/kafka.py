@@ -83,7 +83,7 @@ class Committed:
     metadata: str
 
 
-def _class_archive():
+def class_archive():
     """Kafka's classes as the JVM keeps them in memory, made once by a server that starts, works and stops:
     with it, and with the quick compiler alone, a server starts in a third of the time. A JVM that it does
     not fit (another release) takes no notice of it."""
@@ -118,7 +118,7 @@ class Kafka:
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in ("PLAINTEXT", *listeners)}
         self.bootstrap = self.addresses["PLAINTEXT"]
         self._heap_mb = heap_mb
-        self._java_options = [f"-XX:SharedArchiveFile={_class_archive()}"] if java is None else java
+        self._java_options = [f"-XX:SharedArchiveFile={class_archive()}"] if java is None else java
         self._process = None
         self._kept_producer = None
         self._config = folder / "server.properties"
