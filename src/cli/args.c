@@ -92,7 +92,7 @@ int cli_next(struct cli_args *args, const struct cli_option *options)
     args->value = NULL;
     if (args->next >= args->argc)
         return CLI_END;
-    word = args->argv[args->next++];
+    word = args->word = args->argv[args->next++];
     if (!args->only_positional && strcmp(word, "--") == 0) {
         args->only_positional = true;
         return cli_next(args, options);

@@ -43,6 +43,7 @@ struct cli_args {
     char **argv;
     int next;
     bool only_positional; /* "--" was seen */
+    const char *word;     /* the option just read, as it was spelled: "--name" or "--name=VALUE" */
     const char *value;    /* of the option or the positional argument just read */
 };
 

@@ -93,6 +93,23 @@ int dispatch_tls(const struct rpc_tls_options *given, struct rpc_tls **out, stru
     return rpc_tls_client_new(out, &options, why);
 }
 
+/* The original switches signing off for JSON that is no array. Text that only begins like it is a
+ * secret. */
+static int refuse_json(const char *text, char **secret)
+{
+    json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
+
+    if (value != NULL) {
+        json_decref(value);
+        return error_set(ERR_MALFORMED,
+                         "the secret is a JSON %s: write it as it is, or a JSON array "
+                         "of texts whose first signs",
+                         text[0] == '{' ? "object" : "string");
+    }
+    *secret = mem_strdup(text);
+    return 0;
+}
+
 int dispatch_secret(const char *text, char **secret)
 {
     const char *first;
@@ -101,6 +118,8 @@ int dispatch_secret(const char *text, char **secret)
     *secret = NULL;
     if (text == NULL || text[0] == '\0')
         return 0;
+    if (text[0] == '"' || text[0] == '{')
+        return refuse_json(text, secret);
     if (text[0] != '[') {
         *secret = mem_strdup(text);
         return 0;

@@ -33,7 +33,8 @@ int dispatch_tls(const struct rpc_tls_options *given, struct rpc_tls **out, stru
 void dispatch_close(struct dispatcher *dispatcher);
 
 /* The secret that signs: text as it is, or the first of a JSON array of them. NULL in: NULL. An
- * empty array or text: NULL. ERR_MALFORMED if it starts like an array and is none. Owned by the
+ * empty array or text: NULL. ERR_MALFORMED if it starts like an array and is none, or is a
+ * JSON string or object. Owned by the
  * caller. */
 int dispatch_secret(const char *text, char **secret);
 

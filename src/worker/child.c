@@ -9,17 +9,20 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "client/dispatch.h"
 #include "client/hooks.h"
 #include "worker/command_run.h"
 #include "worker/frame.h"
 
-#define TARGET "taskmill::worker"
+#define TARGET      "taskmill::worker"
+#define AWAIT_MAX_S 86400
 
 struct child {
     int fd;
     struct child_shared *shared;
     const struct tasks *tasks;
-    struct once *once;    /* NULL: nobody is asked */
+    struct once *once; /* NULL: nobody is asked */
+    const struct child_options *options;
     struct runner runner; /* of commands */
     struct buf in, out;
     size_t pos; /* of the next frame in `in` */
@@ -53,6 +56,18 @@ static enum attempt_end run_handler(struct taskmill_call *call, struct err_text 
     return status == TASKMILL_RETRY ? ATTEMPT_RETRY : ATTEMPT_FAILURE;
 }
 
+/* Waits until what the handler sent with no_wait is delivered; the deadline goes on. A task that
+ * completed but whose sends failed did not do its work: as with the original, it runs again if the
+ * policy has an attempt left. */
+static enum attempt_end await_sends(const struct taskmill_call *call, enum attempt_end end,
+                                    struct err_text *why)
+{
+    if (taskmill_flush(call->app, AWAIT_MAX_S) == 0 || end != ATTEMPT_COMPLETE)
+        return end;
+    err_set(why, 0, "what the task sent was not delivered: %s", error_text()->s);
+    return ATTEMPT_RETRY;
+}
+
 static enum attempt_end run_task(struct child *child, struct taskmill_app *app,
                                  struct bytes payload, struct err_text *why)
 {
@@ -75,6 +90,8 @@ static enum attempt_end run_task(struct child *child, struct taskmill_app *app,
         end = runner_run(&child->runner, (const struct command *)task->command, &call, why);
     else
         end = run_handler(&call, why);
+    if (task->command == NULL && child->options->await_sends)
+        end = await_sends(&call, end, why);
     call_close(&call);
     return end;
 }
@@ -158,7 +175,7 @@ static int start_hooks(const struct tasks *tasks)
 void child_main(int fd, struct child_shared *shared, const struct tasks *tasks,
                 const struct child_options *options)
 {
-    struct child child = {.fd = fd, .shared = shared, .tasks = tasks};
+    struct child child = {.fd = fd, .shared = shared, .tasks = tasks, .options = options};
 
     if (options->once.redis != NULL)
         child.once = once_new(&options->once);

@@ -19,6 +19,7 @@ struct child_shared {
 
 struct child_options {
     struct once_options once; /* redis NULL: at-most-once tasks are not asked for */
+    bool await_sends; /* a task has ended when what it sent with no_wait is delivered, too */
 };
 
 /* Never returns. `fd` is the child's end of a blocking socketpair. */

@@ -19,11 +19,11 @@ static int64_t spread(int64_t pause_ms, uint32_t chance)
     return pause_ms - (int64_t)(chance % (uint32_t)(pause_ms / 4 + 1));
 }
 
-static int64_t available_ms(const struct source *source)
+static int64_t available_ms(const struct claims *claims, const struct source *source)
 {
     const struct peer *peer = source->peer;
 
-    if (peer->unreported >= CLAIMS_UNREPORTED)
+    if (peer->unreported >= claims->unreported_max)
         return CLOCK_NEVER;
     return peer->blocked_until_ms > source->not_before_ms ? peer->blocked_until_ms
                                                           : source->not_before_ms;
@@ -41,7 +41,7 @@ struct source *claims_pick(struct claims *claims, bool idle_only, int64_t now_ms
     for (size_t i = 0; i < claims->count; i++) {
         struct source *source = &claims->sources[(claims->next + i) % claims->count];
 
-        if (available_ms(source) > now_ms || (idle_only && source->open > 0))
+        if (available_ms(claims, source) > now_ms || (idle_only && source->open > 0))
             continue;
         if (best == NULL || load_of(source) < load_of(best))
             best = source;
@@ -56,7 +56,7 @@ int64_t claims_next_ms(const struct claims *claims, int64_t now_ms)
     int64_t next = CLOCK_NEVER;
 
     for (size_t i = 0; i < claims->count; i++) {
-        int64_t at = available_ms(&claims->sources[i]);
+        int64_t at = available_ms(claims, &claims->sources[i]);
 
         if (at > now_ms && at < next)
             next = at;
@@ -114,7 +114,7 @@ bool claims_peer_ok(struct peer *peer)
 
 bool claims_fetch_next(struct claims *claims, struct source *source, uint32_t rebalance_after)
 {
-    if (source->peer->unreported >= CLAIMS_UNREPORTED)
+    if (source->peer->unreported >= claims->unreported_max)
         return false;
     if (claims->count > 1 && ++source->in_row >= rebalance_after) {
         source->in_row = 0;

@@ -21,7 +21,7 @@
 #define CLAIMS_EMPTY_MS     50
 #define CLAIMS_EMPTY_MAX_MS 1000
 #define CLAIMS_WIDEN_MS     10   /* a call unanswered for so long: ask the other sources, too */
-#define CLAIMS_UNREPORTED   1000 /* undelivered reports of a broker that stop new claims from it */
+#define CLAIMS_UNREPORTED   1000 /* the default of unreported_max */
 
 struct peer {
     uint32_t failures; /* in a row */
@@ -42,7 +42,8 @@ struct source {
 struct claims {
     struct source *sources;
     size_t count, next;
-    size_t open; /* over all sources */
+    size_t open;           /* over all sources */
+    size_t unreported_max; /* undelivered reports of a broker that stop new claims from it */
 };
 
 /* The available source with the fewest calls and held tasks, taking turns among equals; NULL if

@@ -109,7 +109,8 @@ static int read_task_key(struct reader *reader, const char *key, yaml_node_t *va
     if (strcmp(key, "at_most_once") == 0)
         return reader_bool(reader, key, value, &entry->at_most_once);
     rv = read_policy(reader, key, value, &entry->policy);
-    return rv == ERR_NOT_FOUND ? reader_fault(reader, reader->key, "a task has no key %s", key) : rv;
+    return rv == ERR_NOT_FOUND ? reader_fault(reader, reader->key, "a task has no key %s", key)
+                               : rv;
 }
 
 struct task_place {
@@ -169,7 +170,8 @@ static int read_namespace_key(struct reader *reader, const char *key, yaml_node_
         return 0;
     }
     rv = read_policy(reader, key, value, &entry->policy);
-    return rv == ERR_NOT_FOUND ? reader_fault(reader, reader->key, "a namespace has no key %s", key) : rv;
+    return rv == ERR_NOT_FOUND ? reader_fault(reader, reader->key, "a namespace has no key %s", key)
+                               : rv;
 }
 
 static int read_namespace(struct reader *reader, const char *name, yaml_node_t *value, void *ctx)

@@ -221,8 +221,8 @@ static int read_stream(struct reader *reader, const char *key, yaml_node_t *valu
         return rv;
     }
     if (strcmp(key, "stdout") != 0 && strcmp(key, "stderr") != 0)
-        return reader_fault(reader, reader->key, "output has no key %s; it has stdout, stderr, limit",
-                            key);
+        return reader_fault(reader, reader->key,
+                            "output has no key %s; it has stdout, stderr, limit", key);
     rv = reader_choice(reader, key, value, names, &chosen);
     if (rv == 0 && strcmp(key, "stdout") == 0)
         command->out = (enum command_output)chosen;

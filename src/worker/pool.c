@@ -16,10 +16,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "worker/frame.h"
+#include "worker/memory.h"
 
 #define TARGET         "taskmill::worker"
 #define RESPAWN_MS     100
 #define RESPAWN_MAX_MS 5000
+#define WEIGH_EVERY_MS 200 /* a look at a child's memory costs more than a short task */
 
 enum slot_state {
     SLOT_EMPTY,    /* no process; one is started at spawn_ms */
@@ -39,7 +41,10 @@ struct slot {
     struct list jobs;      /* in the order they were given */
     int64_t head_given_ms; /* when the first of them was given, or became first */
     uint32_t given;        /* in the life of this process */
-    bool killed;           /* for a missed deadline */
+    bool killed;           /* for a missed deadline, or too slow a start */
+    bool is_heavy;         /* has too much memory */
+    bool is_released;      /* worn out, and gets no more jobs */
+    int64_t spawned_ms, weighed_ms;
     bool finished_any;
     uint32_t failures; /* deaths in a row without a finished job */
     int64_t spawn_ms;
@@ -55,8 +60,10 @@ struct pool {
     struct pool_options options;
     struct slot *slots;
     union shared_cell *cells;
-    size_t ready, jobs;
+    size_t ready; /* in SLOT_READY and not released */
+    size_t jobs;
     uint64_t next_seq;
+    bool is_stopped;
 };
 
 int pool_new(struct pool **out, const struct pool_options *options, struct err_text *why)
@@ -82,11 +89,16 @@ int pool_new(struct pool **out, const struct pool_options *options, struct err_t
     return 0;
 }
 
+static bool takes_jobs(const struct slot *slot)
+{
+    return slot->state == SLOT_READY && !slot->is_released;
+}
+
 static void set_state(struct pool *pool, struct slot *slot, enum slot_state state)
 {
-    pool->ready -= slot->state == SLOT_READY;
-    pool->ready += state == SLOT_READY;
+    pool->ready -= takes_jobs(slot);
     slot->state = state;
+    pool->ready += takes_jobs(slot);
 }
 
 /* --- start ----------------------------------------------------------------------------------- */
@@ -105,7 +117,7 @@ static void in_child(struct pool *pool, struct slot *slot, int fd, pid_t parent)
     child_main(fd, slot->shared, pool->options.tasks, &pool->options.child);
 }
 
-static int spawn(struct pool *pool, struct slot *slot)
+static int spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
 {
     int ends[2];
     pid_t parent = getpid(), pid;
@@ -132,14 +144,16 @@ static int spawn(struct pool *pool, struct slot *slot)
     slot->fd = ends[0];
     slot->pid = pid;
     slot->given = 0;
-    slot->killed = slot->finished_any = false;
+    slot->spawned_ms = now_ms;
+    slot->weighed_ms = 0;
+    slot->killed = slot->finished_any = slot->is_heavy = slot->is_released = false;
     set_state(pool, slot, SLOT_STARTING);
     return 0;
 }
 
 static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
 {
-    if (spawn(pool, slot) == 0)
+    if (spawn(pool, slot, now_ms) == 0)
         return;
     log_error(TARGET, LOG_FIELDS(log_str("error", strerror(errno))), "cannot start a child");
     slot->spawn_ms = now_ms + RESPAWN_MAX_MS;
@@ -191,6 +205,39 @@ static void on_asked(struct pool *pool, struct slot *slot, enum once_answer answ
                                answer, why.s);
 }
 
+static bool worn_out(const struct pool *pool, const struct slot *slot)
+{
+    return slot->is_heavy ||
+           (pool->options.max_tasks != 0 && slot->given >= pool->options.max_tasks);
+}
+
+/* A worn-out child gets no more jobs once enough others do. */
+static void release_worn_out(struct pool *pool, struct slot *slot)
+{
+    if (!takes_jobs(slot) || !worn_out(pool, slot) || pool->ready <= pool->options.min_ready)
+        return;
+    pool->ready--;
+    slot->is_released = true;
+}
+
+/* Looks, now and then, whether the child has grown too large. */
+static void weigh(const struct pool *pool, struct slot *slot, int64_t now_ms)
+{
+    uint64_t bytes;
+
+    if (pool->options.max_memory_bytes == 0 || slot->is_heavy ||
+        now_ms - slot->weighed_ms < WEIGH_EVERY_MS)
+        return;
+    slot->weighed_ms = now_ms;
+    bytes = memory_resident(slot->pid);
+    slot->is_heavy = bytes > pool->options.max_memory_bytes;
+    if (slot->is_heavy)
+        log_info(TARGET,
+                 LOG_FIELDS(log_int("pid", slot->pid), log_int("mb", (int64_t)(bytes >> 20)),
+                            log_int("limit_mb", (int64_t)(pool->options.max_memory_bytes >> 20))),
+                 "a child has grown too large: it is replaced");
+}
+
 static void on_frame(struct pool *pool, struct slot *slot, const struct frame_head *head,
                      struct bytes body, int64_t now_ms)
 {
@@ -214,6 +261,8 @@ static void on_frame(struct pool *pool, struct slot *slot, const struct frame_he
     err_set(&why, 0, "%.*s", BYTES_FMT_ARG(body));
     pool->options.events.done(pool->options.events.ctx, job, (enum attempt_end)head->kind, why.s,
                               (int64_t)head->value);
+    weigh(pool, slot, now_ms);
+    release_worn_out(pool, slot);
 }
 
 static void take_frames(struct pool *pool, struct slot *slot, int64_t now_ms)
@@ -333,22 +382,45 @@ void pool_stop(struct pool *pool, int64_t grace_ms)
             await_end(&pool->slots[i], end_ms);
 }
 
-void pool_free(struct pool *pool)
+static void end_slot(struct pool *pool, struct slot *slot, int64_t now_ms)
 {
-    struct list_node *node;
+    struct job *job;
 
+    if (slot->state != SLOT_EMPTY)
+        close(slot->fd);
+    slot->fd = -1;
+    drop_buffers(slot);
+    set_state(pool, slot, SLOT_EMPTY);
+    while ((job = take_first(pool, slot, now_ms)) != NULL)
+        pool->options.events.returned(pool->options.events.ctx, job);
+}
+
+static void kill_and_collect(const struct slot *slot)
+{
+    if (slot->state == SLOT_EMPTY)
+        return;
+    kill_slot(slot);
+    (void)waitpid(slot->pid, NULL, 0);
+}
+
+void pool_kill(struct pool *pool, int64_t now_ms)
+{
+    pool->is_stopped = true;
     for (uint32_t i = 0; i < pool->options.size; i++) {
         struct slot *slot = &pool->slots[i];
 
-        if (slot->state != SLOT_EMPTY) {
-            kill_slot(slot);
-            (void)waitpid(slot->pid, NULL, 0);
-            close(slot->fd);
-        }
-        while ((node = list_pop_front(&slot->jobs)) != NULL)
-            pool->options.events.returned(pool->options.events.ctx,
-                                          container_of(node, struct job, node));
-        drop_buffers(slot);
+        kill_and_collect(slot);
+        if (slot->state != SLOT_EMPTY)
+            read_rest(pool, slot, now_ms);
+        end_slot(pool, slot, now_ms);
+    }
+}
+
+void pool_free(struct pool *pool)
+{
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        kill_and_collect(&pool->slots[i]);
+        end_slot(pool, &pool->slots[i], 0);
     }
     (void)munmap(pool->cells, pool->options.size * sizeof(union shared_cell));
     mem_free(pool->slots);
@@ -385,6 +457,26 @@ static bool has_started(const struct slot *slot)
     return atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq;
 }
 
+static int64_t start_due(const struct pool *pool, const struct slot *slot)
+{
+    if (slot->state != SLOT_STARTING || slot->killed || pool->options.start_timeout_ms == 0)
+        return CLOCK_NEVER;
+    return clock_add(slot->spawned_ms, pool->options.start_timeout_ms);
+}
+
+static void check_start(const struct pool *pool, struct slot *slot, int64_t now_ms)
+{
+    if (start_due(pool, slot) > now_ms)
+        return;
+    log_error(TARGET,
+              LOG_FIELDS(log_int("pid", slot->pid),
+                         log_int("start_timeout_ms", pool->options.start_timeout_ms)),
+              "a child is not ready in time: does a function of taskmill_child_start hang? It is "
+              "killed, and another one started");
+    slot->killed = true;
+    kill_slot(slot);
+}
+
 static void check_deadline(struct slot *slot, int64_t now_ms)
 {
     if (slot_due(slot) > now_ms)
@@ -403,11 +495,23 @@ void pool_tick(struct pool *pool, int64_t now_ms)
     for (uint32_t i = 0; i < pool->options.size; i++) {
         struct slot *slot = &pool->slots[i];
 
-        if (slot->state == SLOT_EMPTY && slot->spawn_ms <= now_ms)
-            try_spawn(pool, slot, now_ms);
-        else if (slot->state != SLOT_EMPTY)
-            check_deadline(slot, now_ms);
+        if (slot->state == SLOT_EMPTY) {
+            if (slot->spawn_ms <= now_ms && !pool->is_stopped)
+                try_spawn(pool, slot, now_ms);
+            continue;
+        }
+        check_start(pool, slot, now_ms);
+        check_deadline(slot, now_ms);
     }
+}
+
+static int64_t slot_next_ms(const struct pool *pool, const struct slot *slot)
+{
+    int64_t start = start_due(pool, slot), deadline = slot_due(slot);
+
+    if (slot->state == SLOT_EMPTY)
+        return pool->is_stopped ? CLOCK_NEVER : slot->spawn_ms;
+    return start < deadline ? start : deadline;
 }
 
 int64_t pool_next_ms(const struct pool *pool)
@@ -415,11 +519,9 @@ int64_t pool_next_ms(const struct pool *pool)
     int64_t next = CLOCK_NEVER;
 
     for (uint32_t i = 0; i < pool->options.size; i++) {
-        const struct slot *slot = &pool->slots[i];
-        int64_t due = slot->state == SLOT_EMPTY ? slot->spawn_ms : slot_due(slot);
+        int64_t due = slot_next_ms(pool, &pool->slots[i]);
 
-        if (due < next)
-            next = due;
+        next = due < next ? due : next;
     }
     return next;
 }
@@ -443,15 +545,10 @@ size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms)
     for (uint32_t i = 0; i < pool->options.size; i++) {
         const struct slot *slot = &pool->slots[i];
 
-        slow += slot->state == SLOT_READY && !list_empty(&slot->jobs) &&
-                now_ms - slot->head_given_ms > than_ms;
+        slow +=
+            takes_jobs(slot) && !list_empty(&slot->jobs) && now_ms - slot->head_given_ms > than_ms;
     }
     return slow;
-}
-
-static bool worn_out(const struct pool *pool, const struct slot *slot)
-{
-    return pool->options.max_tasks != 0 && slot->given >= pool->options.max_tasks;
 }
 
 bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t now_ms)
@@ -461,8 +558,7 @@ bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t 
     for (uint32_t i = 0; i < pool->options.size; i++) {
         struct slot *slot = &pool->slots[i];
 
-        if (slot->state != SLOT_READY || slot->killed || worn_out(pool, slot) ||
-            slot->jobs.count >= max_each)
+        if (!takes_jobs(slot) || slot->killed || slot->jobs.count >= max_each)
             continue;
         if (best == NULL || slot->jobs.count < best->jobs.count)
             best = slot;
@@ -475,6 +571,7 @@ bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t 
     list_push_back(&best->jobs, &job->node);
     pool->jobs++;
     best->given++;
+    release_worn_out(pool, best);
     frame_put(&best->out, job->app, job->seq, job->claim, blob_bytes(job->payload));
     return true;
 }
@@ -494,7 +591,8 @@ void pool_flush(struct pool *pool)
         if (slot->state == SLOT_EMPTY)
             continue;
         flush_slot(slot);
-        if (slot->state == SLOT_READY && worn_out(pool, slot) && list_empty(&slot->jobs)) {
+        release_worn_out(pool, slot);
+        if (slot->state == SLOT_READY && slot->is_released && list_empty(&slot->jobs)) {
             (void)shutdown(slot->fd, SHUT_WR);
             set_state(pool, slot, SLOT_LEAVING);
         }

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The children of a worker: forked in advance, each on a socketpair and in a process group of its
- * own. The pool enforces deadlines by killing the whole group, replaces what died or has run enough
- * tasks, and never lets a job that a child has started be started again (struct child_shared).
+ * own. The pool enforces deadlines by killing the whole group, and never lets a job that a child
+ * has started be started again (struct child_shared). It replaces
+ *   - children that died: at once, or after a pause that doubles (100 ms to 5 s) while they die
+ *     without having run a task;
+ *   - children that are not ready start_timeout_ms after their start;
+ *   - worn-out ones, which ran max_tasks or are larger than max_memory_bytes: as soon as more than
+ *     min_ready others or they themselves are ready, they get no more tasks and leave when they
+ *     have run what they have. Until then they go on working.
  *
  * Driven by the worker's loop, one thread: pool_poll, poll(2), pool_io, pool_tick, assign,
  * pool_flush.
@@ -35,7 +41,10 @@ struct pool_events {
 struct pool_options {
     const struct tasks *tasks;
     uint32_t size;
-    uint32_t max_tasks; /* a child is replaced after so many; 0: never */
+    uint32_t min_ready;        /* so many stay while worn-out ones leave; below size */
+    uint32_t max_tasks;        /* 0: no limit */
+    uint64_t max_memory_bytes; /* resident, with the child's processes; 0: no limit */
+    uint32_t start_timeout_ms; /* 0: no limit */
     struct child_options child;
     struct pool_events events;
 };
@@ -45,7 +54,10 @@ int pool_new(struct pool **out, const struct pool_options *options, struct err_t
 /* Asks the children to end, and waits so long for those without a job: their persistent commands
  * may have something to put in order. Blocks. */
 void pool_stop(struct pool *pool, int64_t grace_ms);
-/* Kills what is left; the jobs inside, started or not, go to `returned`. */
+/* Kills all children for good. Jobs whose end they have told still go to `done`, the others,
+ * started or not, to `returned`. */
+void pool_kill(struct pool *pool, int64_t now_ms);
+/* Kills what is left; all jobs inside go to `returned`. */
 void pool_free(struct pool *pool);
 
 /* Fills one entry for each child (fd -1 for none); returns how many: always `size`. */
@@ -57,7 +69,7 @@ void pool_reap(struct pool *pool, int64_t now_ms);
 void pool_tick(struct pool *pool, int64_t now_ms);
 int64_t pool_next_ms(const struct pool *pool);
 
-size_t pool_ready(const struct pool *pool); /* children that can run tasks */
+size_t pool_ready(const struct pool *pool); /* children that take tasks */
 size_t pool_jobs(const struct pool *pool);  /* jobs they have */
 /* Ready children that have been at one job for more than `than_ms`. */
 size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms);

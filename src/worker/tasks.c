@@ -18,11 +18,14 @@ void tasks_free(struct tasks *tasks)
 {
     for (size_t i = 0; i < tasks->app_count; i++)
         registry_app_free(tasks->apps[i]);
+    for (size_t i = 0; i < tasks->app_count; i++)
+        mem_free(tasks->origins[i]);
     for (size_t i = 0; i < tasks->command_count; i++)
         command_free(tasks->commands[i]);
     for (size_t i = 0; i < tasks->library_count; i++)
         (void)dlclose(tasks->libraries[i]);
     mem_free(tasks->apps);
+    mem_free(tasks->origins);
     mem_free(tasks->commands);
     mem_free(tasks->libraries);
     mem_free(tasks->applications);
@@ -32,6 +35,8 @@ void tasks_free(struct tasks *tasks)
 void tasks_add_app(struct tasks *tasks, struct taskmill_app *app)
 {
     tasks->apps = mem_realloc(tasks->apps, (tasks->app_count + 1) * sizeof *tasks->apps);
+    tasks->origins = mem_realloc(tasks->origins, (tasks->app_count + 1) * sizeof *tasks->origins);
+    tasks->origins[tasks->app_count] = NULL;
     tasks->apps[tasks->app_count++] = app;
     if (app->name[0] == '\0') {
         mem_free(app->name);
@@ -93,12 +98,29 @@ static bool known_application(const struct tasks *tasks, const char *name)
     return false;
 }
 
-/* A task declared by an app before the i-th, too. */
-static const struct task_def *find_double(const struct tasks *tasks, size_t i)
+void tasks_set_origin(struct tasks *tasks, const char *path, const char *from)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "%s (%s)", path, from);
+    for (size_t i = 0; i < tasks->app_count; i++)
+        if (tasks->origins[i] == NULL)
+            tasks->origins[i] = mem_strdup(buf_cstr(&text));
+    buf_free(&text);
+}
+
+static const char *origin(const struct tasks *tasks, size_t i)
+{
+    return tasks->origins[i] != NULL ? tasks->origins[i] : "the program";
+}
+
+/* A task that the j-th app, which is before the i-th, declares, too. */
+static const struct task_def *find_double(const struct tasks *tasks, size_t i, size_t *before)
 {
     const struct map *map = &tasks->apps[i]->tasks;
 
     for (size_t j = 0; j < i; j++) {
+        *before = j;
         if (strcmp(tasks->apps[i]->name, tasks->apps[j]->name) != 0)
             continue;
         for (struct map_node *node = map_first(map); node != NULL; node = map_next(map, node))
@@ -113,12 +135,15 @@ int tasks_finish(struct tasks *tasks, struct err_text *why)
     tasks->applications = mem_calloc(tasks->app_count + 1, sizeof *tasks->applications);
     for (size_t i = 0; i < tasks->app_count; i++) {
         const char *name = tasks->apps[i]->name;
-        const struct task_def *twice = find_double(tasks, i);
+        size_t before;
+        const struct task_def *twice = find_double(tasks, i, &before);
 
         if (twice != NULL)
             return err_set(why, ERR_EXISTS,
-                           "task %s of namespace %s, application %s, is declared twice",
-                           twice->name, twice->ns->name, name);
+                           "task %s of namespace %s, application %s, is declared twice: by %s and "
+                           "by %s",
+                           twice->name, twice->ns->name, name, origin(tasks, before),
+                           origin(tasks, i));
         if (registry_task_count(tasks->apps[i]) > 0 && !known_application(tasks, name))
             tasks->applications[tasks->application_count++] = name;
     }

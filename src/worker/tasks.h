@@ -11,6 +11,7 @@
 
 struct tasks {
     struct taskmill_app **apps; /* one for each module and file */
+    char **origins;             /* of each app, for messages: "./x.so (--module)"; NULL: none */
     size_t app_count;
     const char **applications; /* their names, each once; those without tasks are left out */
     size_t application_count;
@@ -28,7 +29,10 @@ void tasks_free(struct tasks *tasks);
 int tasks_load_module(struct tasks *tasks, const char *path, struct err_text *why);
 /* A YAML file of commands; see commands_file.c for its form. */
 int tasks_load_commands(struct tasks *tasks, const char *path, struct err_text *why);
-/* After all were loaded: fills `applications`; ERR_EXISTS if two declare the same task. */
+/* Says where the apps came from that were added since the last call. */
+void tasks_set_origin(struct tasks *tasks, const char *path, const char *from);
+/* After all were loaded: fills `applications`; ERR_EXISTS, with both origins, if two declare the
+ * same task. */
 int tasks_finish(struct tasks *tasks, struct err_text *why);
 
 struct task_def *tasks_find(const struct tasks *tasks, const char *application, struct bytes ns,

@@ -31,6 +31,7 @@ int traffic_open(struct worker *worker, struct err_text *why)
 
     worker->hosts = mem_calloc(list->count, sizeof *worker->hosts);
     worker->claims.count = list->count * applications;
+    worker->claims.unreported_max = worker->options.unreported_max;
     worker->claims.sources = mem_calloc(worker->claims.count, sizeof *worker->claims.sources);
     for (size_t i = 0; i < list->count; i++) {
         struct rpc_client_options options = {.message_max = MESSAGE_MAX, .tls = worker->tls};
@@ -42,6 +43,7 @@ int traffic_open(struct worker *worker, struct err_text *why)
         if (worker->options.secret != NULL)
             options.secret = bytes_str(worker->options.secret);
         worker->hosts[i].name = list->items[i];
+        worker->hosts[i].gone_since_ms = CLOCK_NEVER;
         worker->hosts[i].rpc = rpc_client_new(&options);
         for (size_t j = 0; j < applications; j++)
             worker->claims.sources[i * applications + j] =
@@ -66,12 +68,22 @@ void traffic_close(struct worker *worker)
 
 /* --- what a call says about its broker ------------------------------------------------------- */
 
+/* No connection: lost, refused, or the name does not resolve. */
+static bool is_gone(const struct rpc_result *result)
+{
+    return result->is_local && result->status == GRPC_UNAVAILABLE;
+}
+
 static void host_failed(struct worker *worker, struct host *host, const char *call,
                         const struct rpc_result *result)
 {
     /* Our own doing, at the end. */
     if (worker->draining && result->status == GRPC_CANCELLED)
         return;
+    if (!is_gone(result))
+        host->gone_since_ms = CLOCK_NEVER;
+    else if (host->gone_since_ms == CLOCK_NEVER)
+        host->gone_since_ms = worker->now_ms;
     if (!claims_peer_failed(&host->peer, worker_chance(worker), worker->now_ms))
         return;
     log_at(host->peer.failures == 1 || host->peer.failures % 8 == 0 ? LOG_WARN : LOG_DEBUG,
@@ -85,6 +97,7 @@ static void host_failed(struct worker *worker, struct host *host, const char *ca
 
 static void host_ok(struct host *host)
 {
+    host->gone_since_ms = CLOCK_NEVER;
     if (claims_peer_ok(&host->peer))
         log_info(WORKER_TARGET, LOG_FIELDS(log_str("broker", host->name)),
                  "the broker answers again");
@@ -284,9 +297,10 @@ static void report_done(void *ctx, const struct rpc_result *result)
                   "the broker refuses a report: it will not hear how this task ended");
     } else {
         host_failed(worker, host, "SetTaskStatus", result);
-        report_again(worker, job, result->is_local && result->status == GRPC_UNAVAILABLE);
+        report_again(worker, job, is_gone(result));
         return;
     }
+    host->reporting--;
     worker_free_job(job);
 }
 
@@ -324,7 +338,16 @@ void traffic_report(struct worker *worker, struct job *job, enum activation_stat
     job->status = status;
     job->worker = worker;
     job->source->held--;
+    host_of(job->source)->reporting++;
     send_report(worker, job);
+}
+
+bool traffic_all_gone(const struct worker *worker, int64_t since_ms)
+{
+    for (size_t i = 0; i < worker->options.hosts->count; i++)
+        if (worker->hosts[i].reporting > 0 && worker->hosts[i].gone_since_ms > since_ms)
+            return false;
+    return true;
 }
 
 static int64_t report_due_ms(const struct job *job)

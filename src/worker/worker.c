@@ -41,14 +41,15 @@ static bool runs_are_short(const struct worker *worker)
  * met a long one. */
 size_t worker_capacity(const struct worker *worker)
 {
-    size_t ready = pool_ready(worker->pool), quick;
+    size_t ready = pool_ready(worker->pool), quick, ahead;
     int64_t more;
 
     if (!runs_are_short(worker))
         return ready;
     quick = ready - pool_slow(worker->pool, SHORT_RUN_US / 1000, worker->now_ms);
     more = SHORT_RUN_US / (worker->average_run_us + 1);
-    return ready + quick * (size_t)(more < AHEAD_MAX ? more : AHEAD_MAX);
+    ahead = quick * (size_t)(more < AHEAD_MAX ? more : AHEAD_MAX);
+    return ready + (ahead < worker->options.tasks_ahead ? ahead : worker->options.tasks_ahead);
 }
 
 /* --- jobs ------------------------------------------------------------------------------------ */
@@ -149,10 +150,26 @@ static void on_done(void *ctx, struct job *job, enum attempt_end end, const char
     traffic_report(worker, job, status);
 }
 
+/* Left to its broker, which gives it to another worker after its deadline. */
+static void abandon(struct job *job)
+{
+    log_error(WORKER_TARGET,
+              LOG_FIELDS(log_bytes("id", job->id), log_str("namespace", job->task->ns->name),
+                         log_str("task", job->task->name)),
+              "--shutdown-timeout is over: a task is killed, or was not started, and has no "
+              "result; its broker counts it as late after its deadline");
+    job->source->held--;
+    worker_free_job(job);
+}
+
 static void on_returned(void *ctx, struct job *job)
 {
     struct worker *worker = (struct worker *)ctx;
 
+    if (worker->is_abandoning) {
+        abandon(job);
+        return;
+    }
     if (job->claim != 0)
         once_not_asked(&worker->outage);
     list_push_front(&worker->queue, &job->node);
@@ -251,8 +268,10 @@ static void say_idle(struct worker *worker)
     if (worker->options.tasks->application_count > 0 || worker->now_ms < worker->idle_said_ms)
         return;
     worker->idle_said_ms = worker->now_ms + IDLE_SAY_MS;
-    log_warn(WORKER_TARGET, NULL,
-             "no task is declared: nothing is claimed; give --module or --commands");
+    log_warn(
+        WORKER_TARGET, NULL,
+        "no task is declared: nothing is claimed; give --module or --commands, or put files into "
+        "TASKMILL_MODULES, TASKMILL_COMMANDS or /etc/taskmill/worker.d");
 }
 
 /* --- the loop -------------------------------------------------------------------------------- */
@@ -264,6 +283,8 @@ static void begin_drain(struct worker *worker, uint32_t signal_number)
         return;
     }
     worker->draining = true;
+    if (worker->options.has_shutdown_timeout)
+        worker->shutdown_end_ms = clock_add(worker->now_ms, worker->options.shutdown_timeout_ms);
     traffic_hurry_reports(worker);
     log_info(WORKER_TARGET,
              LOG_FIELDS(log_int("running", (int64_t)pool_jobs(worker->pool)),
@@ -287,6 +308,21 @@ static bool all_idle(const struct worker *worker)
     return list_empty(&worker->queue) && list_empty(&worker->held) && pool_jobs(worker->pool) == 0;
 }
 
+/* --shutdown-timeout: what has not ended by now is not waited for. */
+static void end_shutdown(struct worker *worker)
+{
+    struct list_node *node;
+
+    if (worker->now_ms < worker->shutdown_end_ms)
+        return;
+    worker->shutdown_end_ms = CLOCK_NEVER;
+    worker->is_abandoning = true;
+    pool_kill(worker->pool, worker->now_ms);
+    while ((node = list_pop_front(&worker->queue)) != NULL ||
+           (node = list_pop_front(&worker->held)) != NULL)
+        abandon(container_of(node, struct job, node));
+}
+
 /* True when a draining worker has nothing left to do, or gives up on its reports. */
 static bool drained(struct worker *worker)
 {
@@ -294,9 +330,14 @@ static bool drained(struct worker *worker)
         return false;
     if (worker->sent == 0 && list_empty(&worker->reports) && list_empty(&worker->open_claims))
         return true;
-    if (worker->drain_end_ms == CLOCK_NEVER)
+    if (worker->drain_end_ms == CLOCK_NEVER) {
         worker->drain_end_ms = clock_add(worker->now_ms, worker->options.drain_timeout_ms);
-    return worker->now_ms >= worker->drain_end_ms;
+        worker->drain_gone_ms = clock_add(worker->now_ms, worker->options.drain_gone_ms);
+    }
+    if (worker->now_ms >= worker->drain_end_ms)
+        return true;
+    return worker->now_ms >= worker->drain_gone_ms &&
+           traffic_all_gone(worker, worker->now_ms - worker->options.drain_gone_ms);
 }
 
 static int64_t earlier(int64_t a, int64_t b)
@@ -316,6 +357,7 @@ static int wait_ms(const struct worker *worker)
         next = earlier(next, worker->idle_said_ms);
     next = earlier(next, once_next_ms(worker));
     next = earlier(next, worker->drain_end_ms);
+    next = earlier(next, worker->shutdown_end_ms);
     left = next - clock_boot_ms();
     return left <= 0 ? 0 : left > 60000 ? 60000 : (int)left;
 }
@@ -356,6 +398,7 @@ static void turn(struct worker *worker)
     pool_io(worker->pool, worker->fds + 1 + worker->options.hosts->count, worker->now_ms);
     if (worker->fds[0].revents != 0)
         take_signals(worker);
+    end_shutdown(worker);
     pool_tick(worker->pool, worker->now_ms);
     traffic_send_reports(worker);
     assign_jobs(worker);
@@ -381,15 +424,19 @@ static int open_signals(struct worker *worker, sigset_t *before, struct err_text
 
 static int open_all(struct worker *worker, struct err_text *why)
 {
-    struct pool_options pool = {.tasks = worker->options.tasks,
-                                .size = worker->options.concurrency,
-                                .max_tasks = worker->options.max_child_task_count,
-                                .child = {.once = worker->options.once},
-                                .events = {.ctx = worker,
-                                           .done = on_done,
-                                           .returned = on_returned,
-                                           .asked = on_asked,
-                                           .forked = on_forked}};
+    struct pool_options pool = {
+        .tasks = worker->options.tasks,
+        .size = worker->options.concurrency,
+        .min_ready = worker->options.min_concurrency,
+        .max_tasks = worker->options.max_child_task_count,
+        .max_memory_bytes = worker->options.max_child_memory_bytes,
+        .start_timeout_ms = worker->options.start_timeout_ms,
+        .child = {.once = worker->options.once, .await_sends = worker->options.await_sends},
+        .events = {.ctx = worker,
+                   .done = on_done,
+                   .returned = on_returned,
+                   .asked = on_asked,
+                   .forked = on_forked}};
     const char *path = worker->options.health_path;
     int rv;
 
@@ -464,7 +511,9 @@ int worker_run(const struct worker_options *options)
     struct worker worker = {.options = *options,
                             .signal_fd = -1,
                             .average_run_us = -1,
+                            .shutdown_end_ms = CLOCK_NEVER,
                             .drain_end_ms = CLOCK_NEVER,
+                            .drain_gone_ms = CLOCK_NEVER,
                             .now_ms = clock_boot_ms()};
     struct err_text why;
     sigset_t before;

@@ -16,7 +16,9 @@ struct host {
     struct peer peer;
     const char *name; /* host:port */
     struct rpc_client *rpc;
-    bool dirty; /* has something to send */
+    bool dirty;            /* has something to send */
+    size_t reporting;      /* reports that it has not taken yet, waiting or under way */
+    int64_t gone_since_ms; /* when its connection was lost or refused; CLOCK_NEVER: it answers */
 };
 
 /* One GetTask under way. */
@@ -53,7 +55,10 @@ struct worker {
     uint32_t chance; /* xorshift state */
 
     bool draining, killed;
-    int64_t drain_end_ms; /* reports only */
+    bool is_abandoning;      /* what still ran at the end of the shutdown time-out is left */
+    int64_t shutdown_end_ms; /* CLOCK_NEVER: none */
+    /* For reports, from the end of the last task on; the second for brokers that are gone. */
+    int64_t drain_end_ms, drain_gone_ms;
     int64_t health_ms, health_warned_ms, idle_said_ms;
 };
 
@@ -69,6 +74,8 @@ void traffic_claim(struct worker *worker);
 void traffic_cancel_claims(struct worker *worker);
 /* The job's report; takes the job over. */
 void traffic_report(struct worker *worker, struct job *job, enum activation_status status);
+/* True if all reports that are left are for brokers that have been gone since `since_ms`. */
+bool traffic_all_gone(const struct worker *worker, int64_t since_ms);
 /* Ends the pauses of the reports that wait: the worker is about to end. */
 void traffic_hurry_reports(struct worker *worker);
 /* Sends the reports that are due. */

@@ -26,7 +26,8 @@ static void wire(struct fixture *f)
 {
     for (size_t i = 0; i < SOURCES; i++)
         f->sources[i] = (struct source){.peer = &f->peers[i / 2], .application = i % 2};
-    f->claims = (struct claims){.sources = f->sources, .count = SOURCES};
+    f->claims = (struct claims){
+        .sources = f->sources, .count = SOURCES, .unreported_max = CLAIMS_UNREPORTED};
 }
 
 static void test_calls_spread_over_sources(void **state)

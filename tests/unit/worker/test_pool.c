@@ -12,12 +12,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <taskmill.h>
+
 #include "base/clock.h"
 #include "base/mem.h"
+#include "worker/memory.h"
 #include "worker/pool.h"
 
 #define CHILDREN 2
 #define JOBS     16
+#define GROWTH   ((size_t)128 << 20)
 
 struct outcome {
     enum attempt_end end;
@@ -33,6 +37,9 @@ struct fixture {
     size_t ended;
     int64_t shift_ms; /* added to the clock */
 };
+
+/* Only this child's; the sanitizers must not think that it is lost. */
+static char *volatile grown;
 
 static enum taskmill_status handler(struct taskmill_call *call)
 {
@@ -51,6 +58,17 @@ static enum taskmill_status handler(struct taskmill_call *call)
     if (strcmp(what, "hang") == 0)
         for (;;)
             pause();
+    if (strcmp(what, "pid") == 0)
+        return taskmill_fail(call, "%d", (int)getpid());
+    if (strcmp(what, "grow") == 0) {
+        grown = malloc(GROWTH);
+        memset(grown, 1, GROWTH);
+        return TASKMILL_COMPLETE;
+    }
+    if (strcmp(what, "send") == 0)
+        return taskmill_send(taskmill_call_app(call), "n", "t", NULL, .no_wait = true)
+                   ? taskmill_fail(call, "%s", taskmill_last_error())
+                   : TASKMILL_COMPLETE;
     return taskmill_fail(call, "what is %s?", what);
 }
 
@@ -135,29 +153,52 @@ static void make_job(struct fixture *f, size_t n, const char *word, int64_t dead
     buf_free(&packed);
 }
 
-static void start(struct fixture *f, uint32_t size, uint32_t max_tasks)
+static void make_pool(struct fixture *f, struct pool_options options)
 {
     struct err_text why;
 
-    assert_int_equal(
-        pool_new(&f->pool,
-                 &(struct pool_options){.tasks = &f->tasks,
-                                        .size = size,
-                                        .max_tasks = max_tasks,
-                                        .events = {f, on_done, on_returned, on_asked, on_forked}},
-                 &why),
-        0);
+    options.tasks = &f->tasks;
+    options.events = (struct pool_events){f, on_done, on_returned, on_asked, on_forked};
+    assert_int_equal(pool_new(&f->pool, &options, &why), 0);
+}
+
+static void start(struct fixture *f, uint32_t size, uint32_t max_tasks)
+{
+    make_pool(f, (struct pool_options){.size = size, .max_tasks = max_tasks});
     run_until_ready(f, size);
+}
+
+/* Runs a job alone; what it said. */
+static const char *run_word(struct fixture *f, size_t n, const char *word)
+{
+    size_t ended = f->ended;
+
+    make_job(f, n, word, 60000);
+    for (int i = 0; i < 4000 && !pool_assign(f->pool, &f->jobs[n], 1, now(f)); i++)
+        turn(f);
+    run_until_ended(f, ended + 1);
+    return f->outcomes[n].why.s;
+}
+
+static bool hang_at_start;
+
+static int on_start(void *arg)
+{
+    while (*(bool *)arg)
+        pause();
+    return 0;
 }
 
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    struct taskmill_app *app = taskmill_app_new("app");
+    /* Nobody listens there. */
+    struct taskmill_app *app = taskmill_app_new("app", .kafka = "127.0.0.1:1", .send_timeout_s = 1);
     struct taskmill_namespace *ns = taskmill_namespace(app, "n");
     struct err_text why;
 
     (void)taskmill_task(ns, "t", handler);
+    (void)taskmill_child_start(app, on_start, &hang_at_start);
     tasks_init(&f->tasks, "app");
     tasks_add_app(&f->tasks, app);
     *state = f;
@@ -269,6 +310,116 @@ static void test_worn_out_children_are_replaced(void **state)
         assert_int_equal(f->outcomes[i].end, ATTEMPT_COMPLETE);
 }
 
+/* With min_ready 1, the second of two worn-out children goes on working until the first is back. */
+static void test_some_children_stay(void **state)
+{
+    struct fixture *f = *state;
+    char first[sizeof f->outcomes[0].why.s];
+
+    make_pool(f, (struct pool_options){.size = 2, .min_ready = 1, .max_tasks = 1});
+    run_until_ready(f, 2);
+    for (size_t i = 0; i < 3; i++) {
+        make_job(f, i, "pid", 60000);
+        assert_true(pool_assign(f->pool, &f->jobs[i], 2, now(f)));
+        assert_int_equal(pool_ready(f->pool), 1);
+    }
+    make_job(f, 3, "pid", 60000);
+    assert_false(pool_assign(f->pool, &f->jobs[3], 2, now(f)));
+    run_until_ended(f, 3);
+    err_set(&f->outcomes[4].why, 0, "%s", f->outcomes[0].why.s);
+    memcpy(first, f->outcomes[1].why.s, sizeof first);
+    assert_string_not_equal(f->outcomes[0].why.s, first);
+    assert_string_equal(f->outcomes[2].why.s, first);
+    /* The first one's successor comes; only then may the second leave, and both are new in the end.
+     */
+    for (int i = 0; i < 4000 && strcmp(run_word(f, 5, "pid"), first) == 0; i++) {
+        blob_unref(f->jobs[5].payload);
+        f->outcomes[5] = (struct outcome){0};
+    }
+    run_until_ready(f, 1);
+    assert_string_not_equal(f->outcomes[5].why.s, f->outcomes[4].why.s);
+    assert_string_not_equal(f->outcomes[5].why.s, first);
+}
+
+static void test_a_large_child_is_replaced(void **state)
+{
+    struct fixture *f = *state;
+    char pid[sizeof f->outcomes[0].why.s];
+
+    make_pool(f, (struct pool_options){.size = 1,
+                                       .max_memory_bytes = memory_resident(getpid()) + GROWTH / 2});
+    run_until_ready(f, 1);
+    memcpy(pid, run_word(f, 0, "pid"), sizeof pid);
+    f->shift_ms += 1000;
+    assert_string_equal(run_word(f, 1, "pid"), pid);
+    f->shift_ms += 1000;
+    (void)run_word(f, 2, "grow");
+    assert_int_equal(f->outcomes[2].end, ATTEMPT_COMPLETE);
+    assert_string_not_equal(run_word(f, 3, "pid"), pid);
+}
+
+static void test_a_start_that_hangs_is_ended(void **state)
+{
+    struct fixture *f = *state;
+
+    hang_at_start = true;
+    make_pool(f, (struct pool_options){.size = 1, .start_timeout_ms = 90000});
+    for (int i = 0; i < 20; i++)
+        turn(f);
+    assert_int_equal(pool_ready(f->pool), 0);
+    assert_in_range(pool_next_ms(f->pool) - now(f), 80000, 90000);
+    hang_at_start = false; /* for those started from now on */
+    f->shift_ms = 90001;
+    run_until_ready(f, 1);
+}
+
+/* Whatever was started is not started again: both come back as what they are, jobs without an end.
+ */
+static void test_kill(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 1, 0);
+    (void)run_word(f, 0, "ok");
+    make_job(f, 1, "hang", 0);
+    make_job(f, 2, "ok", 0);
+    assert_true(pool_assign(f->pool, &f->jobs[1], 2, now(f)));
+    assert_true(pool_assign(f->pool, &f->jobs[2], 2, now(f)));
+    for (int i = 0; i < 20; i++)
+        turn(f);
+    pool_kill(f->pool, now(f));
+    assert_int_equal(f->ended, 3);
+    assert_true(f->outcomes[1].returned && f->outcomes[2].returned);
+    assert_int_equal(pool_jobs(f->pool), 0);
+    for (int i = 0; i < 5; i++)
+        turn(f);
+    assert_int_equal(pool_ready(f->pool), 0);
+    assert_true(pool_next_ms(f->pool) == CLOCK_NEVER);
+}
+
+/* --no-skip-awaiting-futures: spec/client.md 5.4, and 13 number 16. */
+static void test_weakness_16_a_task_waits_for_what_it_sent(void **state)
+{
+    struct fixture *f = *state;
+
+    make_pool(f, (struct pool_options){.size = 1, .child = {.await_sends = true}});
+    run_until_ready(f, 1);
+    assert_non_null(strstr(run_word(f, 0, "send"), "was not delivered"));
+    assert_int_equal(f->outcomes[0].end, ATTEMPT_RETRY);
+    /* Its failure is not blamed on the next one. */
+    (void)run_word(f, 1, "ok");
+    assert_int_equal(f->outcomes[1].end, ATTEMPT_COMPLETE);
+}
+
+static void test_sends_are_not_awaited_unless_asked(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 1, 0);
+    (void)run_word(f, 0, "send");
+    assert_int_equal(f->outcomes[0].end, ATTEMPT_COMPLETE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,7 +427,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_death, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_exit_is_a_failure, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_deadline, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_worn_out_children_are_replaced, set_up, tear_down)};
+        cmocka_unit_test_setup_teardown(test_worn_out_children_are_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_some_children_stay, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_large_child_is_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_start_that_hangs_is_ended, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_kill, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_weakness_16_a_task_waits_for_what_it_sent, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_sends_are_not_awaited_unless_asked, set_up,
+                                        tear_down)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
