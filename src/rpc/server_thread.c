@@ -294,6 +294,9 @@ static void close_all(struct server_thread *thread)
     close_listener(thread);
     take_inbox(thread, SIZE_MAX); /* the last replies that came */
     take_local(thread);
+    /* Nobody had an open call, so the end followed the drain at once: the GOAWAY is still owed. */
+    if (!thread->is_draining && atomic_load(&thread->server->is_draining))
+        start_drain(thread);
     flush_dirty(thread);
     while (!list_empty(&thread->conns))
         conn_close(container_of(list_first(&thread->conns), struct conn, in_thread),

@@ -450,7 +450,7 @@ def test_goaway_at_shutdown_and_held_calls_answered(broker):
         connection.sendall(START + grpc_request(1, MESSAGE))
         frames = read_frames(connection)
         assert next(f for f in frames if f[0] == SETTINGS)
-        time.sleep(0.3)  # the call is held
+        wait_for(lambda: b.status()["held_claims"] == 1, "the call to be held")
         start = time.monotonic()
         b.signal(signal.SIGTERM)
         seen = list(frames)

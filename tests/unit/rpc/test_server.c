@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Our client against our server over loopback: what honest peers see. */
 #include "fixture.h"
+#include "peer.h"
 
 #include <stdio.h>
 
@@ -355,6 +356,26 @@ static void drain_lets_open_calls_finish(void **state)
     fixture_free(f);
 }
 
+/* A server without open streams stops as soon as it drains: idle connections get their GOAWAY
+ * first. */
+static void idle_connections_hear_of_the_end(void **state)
+{
+    (void)state;
+    struct fixture *f = fixture_new(NULL, NULL, 2);
+    struct peer *peer = peer_new(rpc_server_port(f->server));
+    struct peer_frame frame;
+
+    peer_hello(peer);
+    assert_true(peer_expect(peer, NGHTTP2_SETTINGS, 0, &frame));
+    assert_true(
+        peer_expect(peer, NGHTTP2_SETTINGS, 0, &frame)); /* ours is acknowledged: all is read */
+    rpc_server_drain(f->server);
+    rpc_server_stop(f->server);
+    assert_int_equal(peer_read_to_end(peer), NGHTTP2_NO_ERROR);
+    peer_free(peer);
+    fixture_free(f);
+}
+
 static void client_connects_again_after_a_loss(void **state)
 {
     (void)state;
@@ -466,6 +487,7 @@ int main(void)
         cmocka_unit_test(calls_without_timeout_have_no_deadline),
         cmocka_unit_test(many_streams_at_once),
         cmocka_unit_test(drain_lets_open_calls_finish),
+        cmocka_unit_test(idle_connections_hear_of_the_end),
         cmocka_unit_test(client_connects_again_after_a_loss),
         cmocka_unit_test(port_in_use_says_what_to_do),
         cmocka_unit_test(nobody_listens),
