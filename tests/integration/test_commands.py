@@ -110,7 +110,7 @@ for line in sys.stdin:
     if what == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if what == "hang":
-        os.spawnlp(os.P_NOWAIT, "tail", "tail", "-f", __file__)
+        os.spawnlp(os.P_NOWAIT, "tail", "tail", "-n0", "-f", __file__)
         time.sleep(60)
     if what == "junk":
         print("Hello, world")
@@ -158,7 +158,7 @@ def test_crash_and_deadline_of_a_persistent_process(fake, worker, tmp_path):
     parents = {line.split("ppid ")[1].split()[0] for line in w.log().splitlines() if "ppid " in line}
     assert len(parents) == 1, "all of it in one child"
     assert w.log().count(": process ") == 4
-    assert no_process(f"tail -f {tmp_path / 'it.py'}")
+    assert no_process(f"tail -n0 -f {tmp_path / 'it.py'}")
     w.stop()
 
 
@@ -192,7 +192,7 @@ def test_second_signal_ends_commands_at_once(fake, worker, tmp_path):
     w.signal(signal.SIGTERM)
     assert w.wait(5) == 1
     assert no_process(f"python3 {tmp_path / 'it.py'}")
-    assert no_process(f"tail -f {tmp_path / 'it.py'}")
+    assert no_process(f"tail -n0 -f {tmp_path / 'it.py'}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
