@@ -7,12 +7,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build_packages=(
     gcc libc6-dev meson ninja-build pkg-config python3 git
     libnghttp2-dev libssl-dev librdkafka-dev libsqlite3-dev libzstd-dev libyaml-dev libjansson-dev
-    libhiredis-dev libmicrohttpd-dev libcmocka-dev tzdata
+    libhiredis-dev libmicrohttpd-dev libcmocka-dev
 )
 test_packages=(
     clang clang-format clang-tidy shellcheck
     beanstalkd redis-server nghttp2-client kcat maven openssl python3-venv sqlite3 procps
-    libnss-wrapper systemd nodejs mandoc
+    libnss-wrapper systemd nodejs mandoc tzdata
 )
 
 say() {

@@ -65,16 +65,18 @@ struct schedule {
 };
 
 struct schedule_due {
-    bool due;         /* first_s and last_s mean something */
+    bool due;         /* something is to be sent now */
     bool dropped;     /* there were more missed runs, which the policy drops */
     bool from_future; /* the last run was taken for none */
-    int64_t first_s;  /* what is to be sent now: each due time from this one */
-    int64_t last_s;   /* to this one; they are the same except with SCHEDULE_MISSED_ALL */
-    int64_t next_s;   /* the first due time after now: when to ask again */
+    int64_t first_s;  /* if due: each due time from this one */
+    int64_t last_s;   /* to this one is sent; they are the same except with SCHEDULE_MISSED_ALL. If
+                         all was dropped, the last of those: the caller may take it for the last run,
+                         so as not to be told again */
+    int64_t next_s; /* the first due time after now: when to ask again. CRONTAB_NEVER is possible */
 };
 
-/* `last_run_s`: due time (or the original's time of sending) of the last run, SCHEDULE_NEVER_RAN if
- * there is none. */
+/* `last_run_s`: due time (or the original's time of sending) of the last run, SCHEDULE_NEVER_RAN
+ * (or any time before 1970) if there is none. */
 struct schedule_due schedule_due(const struct schedule *schedule, int64_t last_run_s,
                                  int64_t now_s);
 /* The due time that follows a due time:

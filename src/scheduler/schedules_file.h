@@ -24,9 +24,10 @@
  *         schedule: {crontab: {minute: 0}} # hour, day_of_week, day_of_month, month_of_year: `*`
  *         at_most_once: true               # excludes retry
  *
- * Nothing is guessed: unknown and repeated keys, two entries that would share one storage key, a
- * crontab that never matches, parameters that Python could not unpack are errors, with file, line,
- * entry, and what is allowed. Anchors and aliases work.
+ * Nothing is guessed: unknown and repeated keys, a crontab that never matches, a number that YAML's
+ * versions read differently (yaml_json.h) are errors, with file, line, entry, and what is allowed.
+ * Anchors and aliases work. Different entries never share a storage key: their keys differ, and
+ * there is no colon in what follows them but those that separate.
  */
 #ifndef TASKMILL_SCHEDULER_SCHEDULES_FILE_H
 #define TASKMILL_SCHEDULER_SCHEDULES_FILE_H

@@ -64,6 +64,20 @@ void ident_raw(char out[IDENT_DASHED_LEN + 1], const struct ident_place *place)
     uuid_format(out, digest, true);
 }
 
+void ident_scheduled(char out[IDENT_HEX_LEN + 1], const char *entry, const char *schedule,
+                     int64_t due_s)
+{
+    static const char label[] = "taskmill schedule"; /* its NUL is part of the input */
+    uint8_t due[8], digest[32];
+    put_big_endian(due, (uint64_t)due_s, sizeof(due));
+    const struct bytes parts[] = {
+        bytes_of(label, sizeof(label)), bytes_of(entry, strlen(entry) + 1),
+        bytes_of(schedule, strlen(schedule) + 1), bytes_of(due, sizeof(due))};
+    sha256(digest, parts, sizeof(parts) / sizeof(parts[0]));
+    uuid_mark(digest, 8);
+    uuid_format(out, digest, false);
+}
+
 void ident_random(char out[IDENT_HEX_LEN + 1], const uint8_t random[16])
 {
     uint8_t uuid[UUID_LEN];

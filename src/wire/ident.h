@@ -24,6 +24,11 @@ struct ident_place {
     int64_t timestamp_ms; /* as the log says; -1: none */
 };
 void ident_raw(char out[IDENT_DASHED_LEN + 1], const struct ident_place *place);
+/* One run of a schedule, 32 hex digits as producers write them, so that sending it again is
+ * recognised. SHA-256("taskmill schedule" NUL entry NUL schedule NUL due_s as 8 bytes big-endian,
+ * two's complement). */
+void ident_scheduled(char out[IDENT_HEX_LEN + 1], const char *entry, const char *schedule,
+                     int64_t due_s);
 /* From 16 random bytes (of the caller, so that callers stay reproducible). */
 void ident_random(char out[IDENT_HEX_LEN + 1], const uint8_t random[16]);
 /* The original's bucket (spec/broker.md 4.4): last byte of a UUID in any of its spellings, else 0.
