@@ -25,7 +25,8 @@ struct child {
     const struct child_options *options;
     struct runner runner; /* of commands */
     struct buf in, out;
-    size_t pos; /* of the next frame in `in` */
+    size_t pos;           /* of the next frame in `in` */
+    uint64_t started_seq; /* as the shared one, but for CHILD_REVOKED */
 };
 
 static void ignore(int number)
@@ -117,23 +118,55 @@ static enum once_answer ask(struct child *child, uint64_t claim, struct bytes pa
     return once_ask(child->once, a.namespace, a.taskname, a.id, claim, why);
 }
 
-static int take_job(struct child *child, const struct frame_head *head, struct bytes payload)
+/* The job of this number, with CHILD_ASKING or started at once. False if the parent has it back. */
+static bool reach(struct child *child, uint64_t seq)
+{
+    uint64_t before = child->started_seq;
+
+    atomic_store_explicit(&child->shared->started_ms, clock_boot_ms(), memory_order_relaxed);
+    if (!atomic_compare_exchange_strong_explicit(&child->shared->started_seq, &before, seq,
+                                                 memory_order_acq_rel, memory_order_relaxed))
+        return false;
+    child->started_seq = seq;
+    return true;
+}
+
+/* A job that was asked for is started: the parent cannot have it back any more. */
+static void start_asked(struct child *child, uint64_t seq)
+{
+    atomic_store_explicit(&child->shared->started_ms, clock_boot_ms(), memory_order_relaxed);
+    (void)atomic_fetch_and_explicit(&child->shared->started_seq, ~CHILD_ASKING,
+                                    memory_order_release);
+    child->started_seq = seq;
+}
+
+/* Whether it may start now; *rv is not 0 if the parent is gone. */
+static bool ask_first(struct child *child, const struct frame_head *head, struct bytes payload,
+                      int *rv)
 {
     struct err_text why = {{0}};
+    enum once_answer answer = ask(child, head->value, payload, &why);
+
+    *rv = answer_frame(child, FRAME_ASKED, head->seq, answer, why.s);
+    if (*rv != 0 || answer != ONCE_RUN)
+        return false;
+    start_asked(child, head->seq);
+    return true;
+}
+
+static int take_job(struct child *child, const struct frame_head *head, struct bytes payload)
+{
+    bool asks = head->value != 0;
+    struct err_text why;
     enum attempt_end end;
     int64_t start_us;
+    int rv = 0;
 
-    if (head->value != 0) {
-        enum once_answer answer = ask(child, head->value, payload, &why);
-        int rv = answer_frame(child, FRAME_ASKED, head->seq, answer, why.s);
-
-        if (rv != 0 || answer != ONCE_RUN)
-            return rv;
-    }
+    if (!reach(child, asks ? head->seq | CHILD_ASKING : head->seq))
+        return 0; /* the parent has it back */
+    if (asks && !ask_first(child, head, payload, &rv))
+        return rv;
     start_us = clock_boot_us();
-
-    atomic_store_explicit(&child->shared->started_ms, start_us / 1000, memory_order_relaxed);
-    atomic_store_explicit(&child->shared->started_seq, head->seq, memory_order_release);
     end = run_task(child, child->tasks->apps[head->kind], payload, &why);
     return answer_frame(child, end, head->seq, (uint64_t)(clock_boot_us() - start_us), why.s);
 }

@@ -16,9 +16,11 @@ struct job {
     const struct task_def *task;
     uint32_t app; /* index in struct tasks */
     struct blob *payload;
-    struct bytes id; /* inside payload */
+    struct bytes id;       /* inside payload */
+    uint64_t broker_claim; /* names it in a give-back; 0: the broker did not say */
     uint32_t attempts;
     uint64_t claim;      /* its number, if it must be asked for (once.h); else 0 */
+    bool is_asked;       /* its key may be in Redis: no other worker would run it */
     int64_t deadline_ms; /* how long it may run; 0: no limit */
     int64_t received_ms; /* boot clock */
 

@@ -6,7 +6,8 @@
  * A held task keeps its claim; it is given to a child again when the pause is over. As many as
  * there are children wait without taking the place of other tasks; more of them count as tasks in
  * hand (traffic.c), so that an outage cannot pile up claims. A task waits until its deadline at the
- * broker must be thought to have passed, or until the worker drains: then it is left to the broker.
+ * broker must be thought to have passed, or until the worker drains: then it goes back to the
+ * broker; one that was asked for, and so may have its key, is left there to its deadline.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -15,11 +16,6 @@
 bool once_guards(const struct worker *worker, const struct job *job)
 {
     return worker->options.once.redis != NULL && job->task->options.at_most_once;
-}
-
-bool once_gives_up(const struct worker *worker, const struct job *job)
-{
-    return worker->draining && job->claim != 0 && worker->outage.failures > 0;
 }
 
 bool once_hold(struct worker *worker, struct job *job)

@@ -64,6 +64,7 @@ struct pool {
     size_t jobs;
     uint64_t next_seq;
     bool is_stopped;
+    bool is_revoked; /* no more jobs */
 };
 
 int pool_new(struct pool **out, const struct pool_options *options, struct err_text *why)
@@ -196,6 +197,7 @@ static void on_asked(struct pool *pool, struct slot *slot, enum once_answer answ
 
     if (node == NULL)
         return;
+    container_of(node, struct job, node)->is_asked = true;
     if (answer != ONCE_RUN)
         (void)take_first(pool, slot, now_ms);
     slot->finished_any = true;
@@ -301,7 +303,7 @@ static void describe(struct err_text *why, const struct slot *slot, const siginf
 /* The first job was running if the child has said so; those behind it were not. */
 static void settle_jobs(struct pool *pool, struct slot *slot, const siginfo_t *info, int64_t now_ms)
 {
-    uint64_t started = atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire);
+    uint64_t started = child_started(slot->shared), reached = child_reached(slot->shared);
     struct err_text why;
     struct job *job;
 
@@ -313,8 +315,10 @@ static void settle_jobs(struct pool *pool, struct slot *slot, const siginfo_t *i
             pool->options.events.done(pool->options.events.ctx, job,
                                       slot->killed ? ATTEMPT_DEADLINE : ATTEMPT_FAILURE, why.s,
                                       run_ms * 1000);
-        else
+        else {
+            job->is_asked |= job->seq <= reached;
             pool->options.events.returned(pool->options.events.ctx, job);
+        }
     }
 }
 
@@ -442,7 +446,7 @@ static int64_t slot_due(const struct slot *slot)
     job = container_of(node, const struct job, node);
     if (job->deadline_ms == 0)
         return CLOCK_NEVER;
-    if (atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq)
+    if (child_started(slot->shared) == job->seq)
         from = atomic_load(&slot->shared->started_ms);
     /* A command is ended by the child, which lives on; this is for a child that did not. */
     if (job->task != NULL && job->task->command != NULL)
@@ -454,7 +458,7 @@ static bool has_started(const struct slot *slot)
 {
     const struct job *job = container_of(list_first(&slot->jobs), const struct job, node);
 
-    return atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq;
+    return child_started(slot->shared) == job->seq;
 }
 
 static int64_t start_due(const struct pool *pool, const struct slot *slot)
@@ -555,6 +559,8 @@ bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t 
 {
     struct slot *best = NULL;
 
+    if (pool->is_revoked)
+        return false;
     for (uint32_t i = 0; i < pool->options.size; i++) {
         struct slot *slot = &pool->slots[i];
 
@@ -597,6 +603,31 @@ void pool_flush(struct pool *pool)
             set_state(pool, slot, SLOT_LEAVING);
         }
     }
+}
+
+/* The frames of these jobs may be with the child, half written or not sent: it drops them all. */
+static void revoke_slot(struct pool *pool, struct slot *slot)
+{
+    uint64_t reached = child_revoke(slot->shared);
+    struct list_node *node;
+
+    while ((node = list_last(&slot->jobs)) != NULL) {
+        struct job *job = container_of(node, struct job, node);
+
+        if (job->seq <= reached)
+            break;
+        list_remove(&slot->jobs, node);
+        pool->jobs--;
+        pool->options.events.returned(pool->options.events.ctx, job);
+    }
+}
+
+void pool_revoke(struct pool *pool)
+{
+    pool->is_revoked = true;
+    for (uint32_t i = 0; i < pool->options.size; i++)
+        if (!list_empty(&pool->slots[i].jobs))
+            revoke_slot(pool, &pool->slots[i]);
 }
 
 size_t pool_poll(struct pool *pool, struct pollfd *fds)

@@ -76,5 +76,9 @@ size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms);
 /* Gives a job to the child that has the fewest; false when each has `max_each` already. */
 bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t now_ms);
 void pool_flush(struct pool *pool);
+/* Takes back, for good, every job that no child has started: they go to `returned`, in the order in
+ * which they may be put in front of a queue, and no child starts them any more. Jobs that are
+ * started go on; pool_assign finds no child from now on. */
+void pool_revoke(struct pool *pool);
 
 #endif

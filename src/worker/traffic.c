@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The calls to brokers: GetTask for claims, SetTaskStatus for reports, which may bring the next
- * task. */
+ * task, GiveBack for what was claimed and is not started. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -13,6 +13,9 @@
 #define CLAIM_YOUNG_MS    100
 #define CLAIM_TIMEOUT_MS  30000 /* brokers end their hold before it */
 #define REPORT_TIMEOUT_MS 10000
+#define RETURN_TIMEOUT_MS 5000
+#define RETURN_BYTES      (1u << 20) /* of a call, or little more: a broker takes 4 MiB */
+#define RETURN_TRIES      3          /* a call may meet a connection that is just being replaced */
 #define MESSAGE_MAX       (64u << 20)
 
 static struct host *host_of(const struct source *source)
@@ -44,6 +47,7 @@ int traffic_open(struct worker *worker, struct err_text *why)
             options.secret = bytes_str(worker->options.secret);
         worker->hosts[i].name = list->items[i];
         worker->hosts[i].gone_since_ms = CLOCK_NEVER;
+        list_init(&worker->hosts[i].returns);
         worker->hosts[i].rpc = rpc_client_new(&options);
         for (size_t j = 0; j < applications; j++)
             worker->claims.sources[i * applications + j] =
@@ -55,13 +59,25 @@ int traffic_open(struct worker *worker, struct err_text *why)
     return 0;
 }
 
+static void free_returns(struct worker *worker, struct list *jobs)
+{
+    struct list_node *node;
+
+    while ((node = list_pop_front(jobs)) != NULL) {
+        worker->returning--;
+        worker_free_job(container_of(node, struct job, node));
+    }
+}
+
 void traffic_close(struct worker *worker)
 {
     rpc_tls_unref(worker->tls);
     if (worker->hosts == NULL)
         return;
-    for (size_t i = 0; i < worker->options.hosts->count; i++)
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
         rpc_client_free(worker->hosts[i].rpc);
+        free_returns(worker, &worker->hosts[i].returns);
+    }
     mem_free(worker->hosts);
     mem_free(worker->claims.sources);
 }
@@ -116,7 +132,7 @@ static bool take_response(struct worker *worker, struct source *source, struct b
         return false;
     }
     if (response.has_task)
-        worker_take_task(worker, source, response.activation);
+        worker_take_task(worker, source, &response);
     return response.has_task;
 }
 
@@ -124,6 +140,7 @@ static struct task_filter filter_of(const struct worker *worker, const struct so
 {
     struct task_filter filter = {
         .has_application = true,
+        .wants_claim = true,
         .application = bytes_str(worker->options.tasks->applications[source->application])};
 
     if (worker->options.namespace != NULL) {
@@ -188,15 +205,8 @@ static void cancel_claim(struct claim *claim)
     rpc_client_cancel(host->rpc, claim->call);
 }
 
-void traffic_cancel_claims(struct worker *worker)
-{
-    struct list_node *node;
-
-    while ((node = list_last(&worker->open_claims)) != NULL)
-        cancel_claim(container_of(node, struct claim, node));
-}
-
-/* The calls that a broker holds: a task for them would wait here while others are idle. */
+/* The calls that a broker holds: a task for them would wait here while others are idle. At the end,
+ * too: a young call is waited for, and what it brings is given back. */
 static void cancel_held_claims(struct worker *worker)
 {
     struct list_node *node;
@@ -238,11 +248,7 @@ void traffic_claim(struct worker *worker)
     size_t capacity = worker_capacity(worker), hand = in_hand(worker), free_places, wanted;
     struct source *source;
 
-    if (worker->draining) {
-        traffic_cancel_claims(worker);
-        return;
-    }
-    if (hand >= capacity) {
+    if (worker->draining || hand >= capacity) {
         cancel_held_claims(worker);
         return;
     }
@@ -374,12 +380,152 @@ void traffic_send_reports(struct worker *worker)
     }
 }
 
-int64_t traffic_next_ms(const struct worker *worker)
+/* --- what goes back unstarted ---------------------------------------------------------------- */
+
+/* One GiveBack under way. */
+struct giving {
+    struct worker *worker;
+    struct host *host;
+    struct list jobs;
+};
+
+static void leave(struct host *host, size_t count, const char *why)
+{
+    log_at(host->has_left ? LOG_DEBUG : LOG_INFO, WORKER_TARGET,
+           LOG_FIELDS(log_str("broker", host->name), log_int("tasks", (int64_t)count),
+                      log_str("error", why)),
+           "the broker takes no unstarted tasks back: they wait there for their deadline");
+    host->has_left = true;
+}
+
+static void move_back(struct giving *giving)
+{
+    struct list_node *node;
+
+    while ((node = list_pop_front(&giving->jobs)) != NULL)
+        list_push_back(&giving->host->returns, node);
+}
+
+/* A repeated call is harmless: each claim is given back once. */
+static bool give_again(const struct giving *giving, const struct rpc_result *result)
+{
+    return result->status == GRPC_UNAVAILABLE && giving->host->return_tries < RETURN_TRIES;
+}
+
+static void give_back_done(void *ctx, const struct rpc_result *result)
+{
+    struct giving *giving = (struct giving *)ctx;
+    struct worker *worker = giving->worker;
+    struct host *host = giving->host;
+    struct give_back_response response = {0};
+    const char *fault = "";
+
+    if (give_again(giving, result)) {
+        move_back(giving);
+        host->returns_due_ms = worker->now_ms + claims_report_pause_ms(host->return_tries,
+                                                                       worker_chance(worker), true);
+    } else if (result->status != GRPC_OK) {
+        leave(host, giving->jobs.count,
+              *result->message ? result->message : grpc_status_name(result->status));
+    } else if (give_back_response_decode(result->body, &response, &fault) == 0) {
+        host->return_tries = 0;
+        log_info(WORKER_TARGET,
+                 LOG_FIELDS(log_str("broker", host->name), log_int("tasks", response.returned),
+                            log_int("too_late", response.ignored)),
+                 "unstarted tasks were given back");
+    } else {
+        leave(host, giving->jobs.count, fault);
+    }
+    free_returns(worker, &giving->jobs);
+    mem_free(giving);
+}
+
+/* Moves to the call what can be named; the rest is left. False if nothing can. */
+static bool fill_return(struct giving *giving, struct buf *message)
+{
+    struct worker *worker = giving->worker;
+    struct list_node *node;
+    size_t nameless = 0;
+
+    while (giving->jobs.count < GIVE_BACK_MAX && message->len < RETURN_BYTES &&
+           (node = list_pop_front(&giving->host->returns)) != NULL) {
+        struct job *job = container_of(node, struct job, node);
+
+        if (job->broker_claim == 0) {
+            nameless++;
+            worker->returning--;
+            worker_free_job(job);
+            continue;
+        }
+        list_push_back(&giving->jobs, node);
+        give_back_encode_one(&(struct give_back){.id = job->id, .claim = job->broker_claim},
+                             message);
+    }
+    if (nameless > 0)
+        leave(giving->host, nameless, "it names no claims");
+    return !list_empty(&giving->jobs);
+}
+
+static void send_returns(struct worker *worker, struct host *host)
+{
+    struct giving *giving = mem_zalloc(sizeof *giving);
+    struct buf message = {0};
+
+    giving->worker = worker;
+    giving->host = host;
+    list_init(&giving->jobs);
+    if (fill_return(giving, &message)) {
+        host->return_tries++;
+        host->dirty = true;
+        rpc_client_call(host->rpc, WORKER_GIVE_BACK, buf_bytes(&message), RETURN_TIMEOUT_MS,
+                        give_back_done, giving, worker->now_ms, NULL);
+    } else {
+        mem_free(giving);
+    }
+    buf_free(&message);
+}
+
+void traffic_give_back(struct worker *worker, struct job *job)
+{
+    job->source->held--;
+    worker->returning++;
+    list_push_back(&host_of(job->source)->returns, &job->node);
+}
+
+void traffic_send_returns(struct worker *worker)
+{
+    for (size_t i = 0; worker->returning > 0 && i < worker->options.hosts->count; i++) {
+        struct host *host = &worker->hosts[i];
+
+        while (!list_empty(&host->returns) && host->returns_due_ms <= worker->now_ms)
+            send_returns(worker, host);
+    }
+}
+
+static int64_t returns_next_ms(const struct worker *worker)
 {
     int64_t next = CLOCK_NEVER;
 
+    for (size_t i = 0; worker->returning > 0 && i < worker->options.hosts->count; i++) {
+        const struct host *host = &worker->hosts[i];
+
+        if (!list_empty(&host->returns) && host->returns_due_ms < next)
+            next = host->returns_due_ms;
+    }
+    return next;
+}
+
+int64_t traffic_next_ms(const struct worker *worker)
+{
+    int64_t next = returns_next_ms(worker);
+
     list_foreach (&worker->reports, node) {
         int64_t at = report_due_ms(container_of(node, const struct job, node));
+
+        next = at < next ? at : next;
+    }
+    if (worker->draining || in_hand(worker) >= worker_capacity(worker)) {
+        int64_t at = clock_add(oldest_claim_ms(worker), CLAIM_YOUNG_MS);
 
         next = at < next ? at : next;
     }
@@ -387,10 +533,6 @@ int64_t traffic_next_ms(const struct worker *worker)
         int64_t at = claims_next_ms(&worker->claims, worker->now_ms);
 
         next = at < next ? at : next;
-        if (in_hand(worker) >= worker_capacity(worker)) {
-            at = clock_add(oldest_claim_ms(worker), CLAIM_YOUNG_MS);
-            next = at < next ? at : next;
-        }
         /* Time to widen: only while a source without a call could be asked. */
         if (worker->claims.count > 1 && worker->claims.open > 0 &&
             worker->claims.open < worker->claims.count) {

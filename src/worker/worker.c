@@ -83,15 +83,17 @@ static void refuse(struct worker *worker, struct job *job, const struct activati
     traffic_report(worker, job, ACTIVATION_FAILURE);
 }
 
-void worker_take_task(struct worker *worker, struct source *source, struct bytes activation)
+void worker_take_task(struct worker *worker, struct source *source,
+                      const struct task_response *response)
 {
     const struct tasks *tasks = worker->options.tasks;
     struct job *job = mem_zalloc(sizeof *job);
     const char *fault = "";
     struct activation a;
 
-    job->payload = blob_copy(activation);
+    job->payload = blob_copy(response->activation);
     job->source = source;
+    job->broker_claim = response->claim;
     job->received_ms = worker->now_ms;
     if (activation_parse(blob_bytes(job->payload), &a, &fault) != 0) {
         /* Without an id there is nothing to report; the broker's deadline ends it. */
@@ -191,18 +193,36 @@ static void on_forked(void *ctx)
             close(rpc_client_fd(worker->hosts[i].rpc));
 }
 
-/* Its deadline at the broker ran since the claim: by now another worker may have it. */
+/* Its deadline at the broker ran since the claim: by now another worker may have it. If not, it can
+ * have it now. */
 static bool waited_too_long(const struct worker *worker, const struct job *job)
 {
     return job->deadline_ms != 0 && worker->now_ms - job->received_ms > job->deadline_ms;
 }
 
-static void leave(struct job *job, const char *why)
+/* Back to its broker, unless its key may be in Redis: then every other worker would take it for a
+ * duplicate, and report it complete. */
+static void part_with(struct worker *worker, struct job *job)
 {
-    log_warn(WORKER_TARGET, LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
-             "%s", why);
+    if (!job->is_asked) {
+        traffic_give_back(worker, job);
+        return;
+    }
+    log_warn(
+        WORKER_TARGET, LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
+        "an at-most-once task that may have its key in Redis is not started; it is left to the "
+        "broker");
     job->source->held--;
     worker_free_job(job);
+}
+
+static void give_back_unstarted(struct worker *worker)
+{
+    struct list_node *node;
+
+    once_release(worker);
+    while ((node = list_pop_front(&worker->queue)) != NULL)
+        part_with(worker, container_of(node, struct job, node));
 }
 
 static void assign_jobs(struct worker *worker)
@@ -210,17 +230,17 @@ static void assign_jobs(struct worker *worker)
     struct list_node *node;
 
     once_release(worker);
+    if (worker->draining)
+        give_back_unstarted(worker);
     while ((node = list_first(&worker->queue)) != NULL) {
         struct job *job = container_of(node, struct job, node);
 
         list_remove(&worker->queue, node);
         if (waited_too_long(worker, job)) {
-            leave(job, "a claimed task could not be started in time; it is left to the broker");
-            continue;
-        }
-        if (once_gives_up(worker, job)) {
-            leave(job, "Redis cannot be asked, and the worker stops: an at-most-once task is left "
-                       "to the broker");
+            log_warn(WORKER_TARGET,
+                     LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
+                     "a claimed task could not be started in time");
+            part_with(worker, job);
             continue;
         }
         if (once_hold(worker, job))
@@ -289,7 +309,10 @@ static void begin_drain(struct worker *worker, uint32_t signal_number)
     log_info(WORKER_TARGET,
              LOG_FIELDS(log_int("running", (int64_t)pool_jobs(worker->pool)),
                         log_int("waiting", (int64_t)worker->queue.count)),
-             "%s: no new tasks; what was claimed runs to its end", strsignal((int)signal_number));
+             "%s: no new tasks; what is running goes on to its end, the rest goes back",
+             strsignal((int)signal_number));
+    pool_revoke(worker->pool);
+    give_back_unstarted(worker); /* before a --shutdown-timeout of 0 */
 }
 
 static void take_signals(struct worker *worker)
@@ -328,7 +351,8 @@ static bool drained(struct worker *worker)
 {
     if (!worker->draining || !all_idle(worker))
         return false;
-    if (worker->sent == 0 && list_empty(&worker->reports) && list_empty(&worker->open_claims))
+    if (worker->sent == 0 && worker->returning == 0 && list_empty(&worker->reports) &&
+        list_empty(&worker->open_claims))
         return true;
     if (worker->drain_end_ms == CLOCK_NEVER) {
         worker->drain_end_ms = clock_add(worker->now_ms, worker->options.drain_timeout_ms);
@@ -402,6 +426,7 @@ static void turn(struct worker *worker)
     pool_tick(worker->pool, worker->now_ms);
     traffic_send_reports(worker);
     assign_jobs(worker);
+    traffic_send_returns(worker);
     traffic_claim(worker);
     serve_hosts(worker, true);
     touch_health(worker);

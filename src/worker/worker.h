@@ -11,8 +11,9 @@
  *   - A report goes to the broker the task came from, again and again until it is delivered.
  *   - A task that a child has started is never started again here, whatever happens to the child.
  *   - First SIGTERM or SIGINT: no new claims, calls that wait for tasks are cancelled, claimed
- *     tasks run to their end or until shutdown_timeout_ms, reports are delivered, exit 0. A second
- *     one: everything is killed, exit 1.
+ *     tasks that no child has started go back to their brokers, the others run to their end or
+ *     until shutdown_timeout_ms, reports are delivered, exit 0. A second one: everything is killed,
+ *     exit 1.
  */
 #ifndef TASKMILL_WORKER_WORKER_H
 #define TASKMILL_WORKER_WORKER_H
