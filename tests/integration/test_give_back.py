@@ -200,7 +200,7 @@ def test_a_broker_that_takes_nothing_back(fake, tmp_path, claims, why):
     log = busy.worker.log()
     assert log.count("the broker takes no unstarted tasks back") == 1
     assert f"tasks={len(unstarted)} error={why}" in log
-    assert fake.given == []
+    assert fake.given_back == []
 
 
 def test_a_shutdown_that_waits_for_nothing_gives_back_too(fake, tmp_path):
@@ -209,7 +209,7 @@ def test_a_shutdown_that_waits_for_nothing_gives_back_too(fake, tmp_path):
     busy.stop()
     assert busy.worker.wait() == 0, busy.worker.log()
     handed = busy.others - {task.id for task in fake.tasks}
-    assert fake.given and sorted(fake.given) == sorted(handed - {report.id for report in fake.reports})
+    assert fake.given_back and sorted(fake.given_back) == sorted(handed - {report.id for report in fake.reports})
     assert busy.long.id not in {report.id for report in fake.reports}
 
 
@@ -218,7 +218,7 @@ def test_a_give_back_is_repeated_when_the_connection_fails(fake, tmp_path):
     busy = Busy(tmp_path, fake.address, fake.tasks.extend)
     busy.stop()
     busy.end()
-    assert sorted(fake.given) == sorted(without_report(busy, fake))
+    assert sorted(fake.given_back) == sorted(without_report(busy, fake))
     assert fake.give_back_fail == []
 
 
@@ -229,8 +229,8 @@ def test_a_task_that_found_no_child_in_time_goes_back(fake, tmp_path):
     started = time.monotonic()
     wait_for(lambda: time.monotonic() - started > 1.1, "the deadline, by the worker's clock")
     busy.go.touch()
-    wait_for(lambda: fake.given, "what goes back")
+    wait_for(lambda: fake.given_back, "what goes back")
     busy.worker.wait_log("could not be started in time")
     busy.stop()
     busy.end()
-    assert sorted(fake.given) == sorted(without_report(busy, fake))
+    assert sorted(fake.given_back) == sorted(without_report(busy, fake))

@@ -124,7 +124,7 @@ def test_what_was_asked_for_is_not_given_back(fake, redis, worker, tmp_path):
     fake.tasks.append(once("a"))
     w.wait_log("Redis cannot be asked")
     w.stop()
-    assert runs(tmp_path, "once") == [] and fake.reports == [] and fake.given == []
+    assert runs(tmp_path, "once") == [] and fake.reports == [] and fake.given_back == []
     assert "is left to the broker" in w.log()
 
 

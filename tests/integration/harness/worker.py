@@ -72,8 +72,8 @@ class FakeBroker:
     pause_s how long GetTask thinks before it looks for a task
     fail    answers of SetTaskStatus before it starts to accept: a list of grpc.StatusCode
     claims  numbers of the tasks that were handed out, by id; None, as at first: it has no such numbers
-    given   ids that were given back; give_back_fail: answers before it starts to accept, as in `fail`,
-            at first UNIMPLEMENTED for ever
+    given_back  ids of tasks; give_back_fail: answers before it starts to accept, as in `fail`;
+            as long as that is None, UNIMPLEMENTED
     """
 
     def __init__(self):
@@ -83,7 +83,7 @@ class FakeBroker:
         self.asked = []
         self.pause_s = 0
         self.claims = None
-        self.given = []
+        self.given_back = []
         self.give_back_fail = None
         self._lock = threading.Lock()
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
@@ -131,7 +131,7 @@ class FakeBroker:
             failure = grpc.StatusCode.UNIMPLEMENTED if fail is None else fail.pop(0) if fail else None
             mine = [entry.id for entry in request.tasks if (self.claims or {}).get(entry.id) == entry.claim]
             if failure is None:
-                self.given += mine
+                self.given_back += mine
         if failure is not None:
             context.abort(failure, "planned")
         return message("taskmill.v1.GiveBackResponse")(returned=len(mine),
