@@ -41,7 +41,7 @@ struct slot {
     struct list jobs;      /* in the order they were given */
     int64_t head_given_ms; /* when the first of them was given, or became first */
     uint32_t given;        /* in the life of this process */
-    bool killed;           /* for a missed deadline, or too slow a start */
+    bool killed;           /* by us: a missed deadline, too slow a start, the end */
     bool is_heavy;         /* has too much memory */
     bool is_released;      /* worn out, and gets no more jobs */
     int64_t spawned_ms, weighed_ms;
@@ -166,6 +166,7 @@ static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
  * somebody else, and their numbers be free for others. */
 static void kill_slot(const struct slot *slot)
 {
+    (void)kill(-slot->pid, SIGSTOP); /* it is not to see them die, and report that */
     process_groups_kill(&slot->shared->groups);
     (void)kill(-slot->pid, SIGKILL);
 }
@@ -255,6 +256,9 @@ static void on_frame(struct pool *pool, struct slot *slot, const struct frame_he
         on_asked(pool, slot, (enum once_answer)head->value, body, now_ms);
         return;
     }
+    /* That it failed may be our doing; that it completed is not. */
+    if (slot->killed && head->kind != ATTEMPT_COMPLETE)
+        return;
     job = take_first(pool, slot, now_ms);
     if (job == NULL)
         return;
@@ -413,6 +417,7 @@ void pool_kill(struct pool *pool, int64_t now_ms)
     for (uint32_t i = 0; i < pool->options.size; i++) {
         struct slot *slot = &pool->slots[i];
 
+        slot->killed = true;
         kill_and_collect(slot);
         if (slot->state != SLOT_EMPTY)
             read_rest(pool, slot, now_ms);
