@@ -17,6 +17,7 @@
 #include "worker/worker_int.h"
 
 #define SHORT_RUN_US      5000
+#define VERY_SHORT_RUN_US 500
 #define AHEAD_MAX         7 /* tasks for each child besides the one it runs */
 #define IDLE_SAY_MS       60000
 #define CHILDREN_GRACE_MS 3000 /* for the 2 s that they give their persistent commands */
@@ -225,6 +226,16 @@ static void give_back_unstarted(struct worker *worker)
         part_with(worker, container_of(node, struct job, node));
 }
 
+/* How many jobs a child may have at once. The shorter they are, the more of its time goes into
+ * waking it: four at a time cost a third less than two. The last of them must not wait long behind
+ * the others. */
+static uint32_t jobs_each(const struct worker *worker)
+{
+    if (!runs_are_short(worker))
+        return 1;
+    return worker->average_run_us < VERY_SHORT_RUN_US ? 4 : 2;
+}
+
 static void assign_jobs(struct worker *worker)
 {
     struct list_node *node;
@@ -245,7 +256,7 @@ static void assign_jobs(struct worker *worker)
         }
         if (once_hold(worker, job))
             continue;
-        if (!pool_assign(worker->pool, job, runs_are_short(worker) ? 2 : 1, worker->now_ms)) {
+        if (!pool_assign(worker->pool, job, jobs_each(worker), worker->now_ms)) {
             if (job->claim != 0)
                 once_not_asked(&worker->outage);
             list_push_front(&worker->queue, node);
