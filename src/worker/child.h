@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "worker/command_process.h"
+#include "worker/occupancy.h"
 #include "worker/once.h"
 #include "worker/tasks.h"
 
@@ -22,6 +23,7 @@ struct child_shared {
     _Atomic uint64_t started_seq; /* of the job that was reached last, with the bits above */
     _Atomic int64_t started_ms;   /* boot clock; written before started_seq */
     struct process_groups groups; /* of its commands, which die with it */
+    struct occupancy_account account;
 };
 
 /* The last job that the child has reached; 0: none. */

@@ -56,6 +56,8 @@ size_t once_in_hand(const struct worker *worker)
 
 static void on_duplicate(struct worker *worker, struct job *job)
 {
+    wmeters_add_task(worker->watch.meters, WM_ONCE_SKIPPED, bytes_str(job->task->ns->name),
+                     bytes_str(job->task->name), 1);
     log_info(WORKER_TARGET,
              LOG_FIELDS(log_bytes("id", job->id), log_str("namespace", job->task->ns->name),
                         log_str("task", job->task->name)),
@@ -65,6 +67,7 @@ static void on_duplicate(struct worker *worker, struct job *job)
 
 static void on_unasked(struct worker *worker, struct job *job, const char *why)
 {
+    wmeters_add(worker->watch.meters, WM_ONCE_UNASKED, 1);
     if (once_failed(&worker->outage, worker_chance(worker), worker->now_ms))
         log_error(WORKER_TARGET,
                   LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name),

@@ -64,7 +64,8 @@ struct pool {
     size_t jobs;
     uint64_t next_seq;
     bool is_stopped;
-    bool is_revoked; /* no more jobs */
+    bool is_revoked;            /* no more jobs */
+    struct occupancy_time past; /* of children that have ended */
 };
 
 int pool_new(struct pool **out, const struct pool_options *options, struct err_text *why)
@@ -88,6 +89,12 @@ int pool_new(struct pool **out, const struct pool_options *options, struct err_t
     }
     *out = pool;
     return 0;
+}
+
+static void tell(const struct pool *pool, enum pool_child what)
+{
+    if (pool->options.events.child != NULL)
+        pool->options.events.child(pool->options.events.ctx, what);
 }
 
 static bool takes_jobs(const struct slot *slot)
@@ -128,6 +135,7 @@ static int spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
     atomic_store(&slot->shared->started_seq, 0);
     for (size_t i = 0; i < PROCESS_GROUPS_MAX; i++)
         atomic_store(&slot->shared->groups.leaders[i], 0);
+    occupancy_reset(&slot->shared->account);
     (void)fflush(NULL);
     pid = fork();
     if (pid == 0) {
@@ -154,8 +162,11 @@ static int spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
 
 static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
 {
-    if (spawn(pool, slot, now_ms) == 0)
+    if (spawn(pool, slot, now_ms) == 0) {
+        tell(pool, POOL_CHILD_STARTED);
         return;
+    }
+    tell(pool, POOL_CHILD_NOT_STARTED);
     log_error(TARGET, LOG_FIELDS(log_str("error", strerror(errno))), "cannot start a child");
     slot->spawn_ms = now_ms + RESPAWN_MAX_MS;
 }
@@ -169,6 +180,12 @@ static void kill_slot(const struct slot *slot)
     (void)kill(-slot->pid, SIGSTOP); /* it is not to see them die, and report that */
     process_groups_kill(&slot->shared->groups);
     (void)kill(-slot->pid, SIGKILL);
+}
+
+static void end_account(struct pool *pool, struct slot *slot)
+{
+    occupancy_add(&slot->shared->account, clock_boot_us(), &pool->past);
+    occupancy_reset(&slot->shared->account);
 }
 
 static void drop_buffers(struct slot *slot)
@@ -265,6 +282,7 @@ static void on_frame(struct pool *pool, struct slot *slot, const struct frame_he
     slot->finished_any = true;
     slot->failures = 0;
     err_set(&why, 0, "%.*s", BYTES_FMT_ARG(body));
+    job->memory_kib = head->memory_kib;
     pool->options.events.done(pool->options.events.ctx, job, (enum attempt_end)head->kind, why.s,
                               (int64_t)head->value);
     weigh(pool, slot, now_ms);
@@ -338,6 +356,11 @@ static void bury(struct pool *pool, struct slot *slot, const siginfo_t *info, in
     read_rest(pool, slot, now_ms);
     if (!expected && !slot->killed && list_empty(&slot->jobs))
         log_warn(TARGET, LOG_FIELDS(log_int("pid", slot->pid)), "a child ended unasked");
+    if (!expected)
+        tell(pool, slot->killed                  ? POOL_CHILD_KILLED
+                   : info->si_code == CLD_EXITED ? POOL_CHILD_EXITED
+                                                 : POOL_CHILD_SIGNALLED);
+    end_account(pool, slot);
     settle_jobs(pool, slot, info, now_ms);
     close(slot->fd);
     slot->fd = -1;
@@ -394,8 +417,10 @@ static void end_slot(struct pool *pool, struct slot *slot, int64_t now_ms)
 {
     struct job *job;
 
-    if (slot->state != SLOT_EMPTY)
+    if (slot->state != SLOT_EMPTY) {
         close(slot->fd);
+        end_account(pool, slot);
+    }
     slot->fd = -1;
     drop_buffers(slot);
     set_state(pool, slot, SLOT_EMPTY);
@@ -547,6 +572,20 @@ size_t pool_jobs(const struct pool *pool)
     return pool->jobs;
 }
 
+void pool_count(const struct pool *pool, int64_t now_us, struct pool_counts *out)
+{
+    *out = (struct pool_counts){.time = pool->past};
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        const struct slot *slot = &pool->slots[i];
+
+        out->pending += slot->state == SLOT_STARTING;
+        out->running += slot->state == SLOT_READY;
+        out->exiting += slot->state == SLOT_LEAVING || slot->state == SLOT_DYING;
+        out->waiting += slot->jobs.count > 0 ? slot->jobs.count - 1 : 0;
+        occupancy_add(&slot->shared->account, now_us, &out->time);
+    }
+}
+
 size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms)
 {
     size_t slow = 0;
@@ -583,7 +622,9 @@ bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t 
     pool->jobs++;
     best->given++;
     release_worn_out(pool, best);
-    frame_put(&best->out, job->app, job->seq, job->claim, blob_bytes(job->payload));
+    frame_put(&best->out,
+              &(struct frame_head){.kind = job->app, .seq = job->seq, .value = job->claim},
+              blob_bytes(job->payload));
     return true;
 }
 
@@ -606,6 +647,7 @@ void pool_flush(struct pool *pool)
         if (slot->state == SLOT_READY && slot->is_released && list_empty(&slot->jobs)) {
             (void)shutdown(slot->fd, SHUT_WR);
             set_state(pool, slot, SLOT_LEAVING);
+            tell(pool, POOL_CHILD_WORN);
         }
     }
 }

@@ -100,6 +100,8 @@ static void host_failed(struct worker *worker, struct host *host, const char *ca
         host->gone_since_ms = CLOCK_NEVER;
     else if (host->gone_since_ms == CLOCK_NEVER)
         host->gone_since_ms = worker->now_ms;
+    if (worker->options.hosts->count > 1 && host->peer.failures == 0)
+        wmeters_add_for(worker->watch.meters, WM_REBALANCE, "unavailable_count_reached", 1);
     if (!claims_peer_failed(&host->peer, worker_chance(worker), worker->now_ms))
         return;
     log_at(host->peer.failures == 1 || host->peer.failures % 8 == 0 ? LOG_WARN : LOG_DEBUG,
@@ -152,6 +154,22 @@ static struct task_filter filter_of(const struct worker *worker, const struct so
 
 /* --- claims ---------------------------------------------------------------------------------- */
 
+static void got_nothing(struct worker *worker, struct source *source, int64_t took_ms)
+{
+    wmeters_add(worker->watch.meters, WM_NOT_FOUND, 1);
+    claims_got_nothing(source, took_ms, worker->now_ms);
+}
+
+static bool got_task(struct worker *worker, struct source *source, struct bytes body)
+{
+    bool has_task;
+
+    worker->watch.is_get_task = true;
+    has_task = take_response(worker, source, body);
+    worker->watch.is_get_task = false;
+    return has_task;
+}
+
 static void claim_done(void *ctx, const struct rpc_result *result)
 {
     struct claim *claim = (struct claim *)ctx;
@@ -160,6 +178,9 @@ static void claim_done(void *ctx, const struct rpc_result *result)
     int64_t took_ms = worker->now_ms - claim->sent_ms;
     bool cancelled = claim->cancelled;
 
+    if (!cancelled)
+        wmeters_rpc(worker->watch.meters, WM_GET_TASK_RPC, "GetTask", host_of(source)->name,
+                    clock_boot_us() - claim->sent_us, result->status);
     list_remove(&worker->open_claims, &claim->node);
     claims_closed(&worker->claims, source);
     mem_free(claim);
@@ -167,10 +188,10 @@ static void claim_done(void *ctx, const struct rpc_result *result)
         return;
     if (result->status == GRPC_OK || result->status == GRPC_NOT_FOUND) {
         host_ok(host_of(source));
-        if (result->status == GRPC_OK && take_response(worker, source, result->body))
+        if (result->status == GRPC_OK && got_task(worker, source, result->body))
             claims_got_task(source);
         else
-            claims_got_nothing(source, took_ms, worker->now_ms);
+            got_nothing(worker, source, took_ms);
         return;
     }
     host_failed(worker, host_of(source), "GetTask", result);
@@ -186,6 +207,7 @@ static void open_claim(struct worker *worker, struct source *source)
     claim->worker = worker;
     claim->source = source;
     claim->sent_ms = worker->now_ms;
+    claim->sent_us = clock_boot_us();
     list_push_back(&worker->open_claims, &claim->node);
     claims_opened(&worker->claims, source);
     task_filter_encode(&filter, &message);
@@ -271,8 +293,10 @@ static void report_again(struct worker *worker, struct job *job, bool unheard)
 
     job->unheard = unheard;
     job->next_try_ms = at;
-    if (!worker->draining && peer->blocked_until_ms > at)
+    if (!worker->draining && peer->blocked_until_ms > at) {
         job->next_try_ms = peer->blocked_until_ms;
+        wmeters_add_for(worker->watch.meters, WM_HOST_SKIPPED, host_of(job->source)->name, 1);
+    }
     peer->unreported++;
     list_push_back(&worker->reports, &job->node);
 }
@@ -289,6 +313,8 @@ static void report_done(void *ctx, const struct rpc_result *result)
     struct worker *worker = job->worker;
     struct host *host = host_of(job->source);
 
+    wmeters_rpc(worker->watch.meters, WM_UPDATE_TASK_RPC, "SetTaskStatus", host->name,
+                clock_boot_us() - job->sent_us, result->status);
     worker->sent--;
     worker->hopeful -= job->fetch_next;
     job->source->held -= job->fetch_next;
@@ -312,8 +338,13 @@ static void report_done(void *ctx, const struct rpc_result *result)
 
 static bool wants_next(struct worker *worker, struct source *source)
 {
-    return !worker->draining && in_hand(worker) + worker->claims.open < worker_capacity(worker) &&
-           claims_fetch_next(&worker->claims, source, worker->options.rebalance_after);
+    if (worker->draining || in_hand(worker) + worker->claims.open >= worker_capacity(worker))
+        return false;
+    if (claims_fetch_next(&worker->claims, source, worker->options.rebalance_after))
+        return true;
+    if (worker->claims.count > 1 && source->in_row == 0)
+        wmeters_add_for(worker->watch.meters, WM_REBALANCE, "max_tasks_reached", 1);
+    return false;
 }
 
 static void send_report(struct worker *worker, struct job *job)
@@ -329,10 +360,12 @@ static void send_report(struct worker *worker, struct job *job)
     }
     if (job->status == ACTIVATION_RETRY)
         retry_fill_report(&job->task->options.retry, &request);
+    wmeters_add_for(worker->watch.meters, WM_FETCH_NEXT, job->fetch_next ? "True" : "False", 1);
     set_status_encode(&request, &message);
     worker->hopeful += job->fetch_next;
     job->source->held += job->fetch_next;
     worker->sent++;
+    job->sent_us = clock_boot_us();
     host->dirty = true;
     rpc_client_call(host->rpc, CONSUMER_SET_STATUS, buf_bytes(&message), REPORT_TIMEOUT_MS,
                     report_done, job, worker->now_ms, NULL);
@@ -341,6 +374,8 @@ static void send_report(struct worker *worker, struct job *job)
 
 void traffic_report(struct worker *worker, struct job *job, enum activation_status status)
 {
+    wmeters_observe(worker->watch.meters, WM_COMPLETE_DURATION,
+                    (uint64_t)(worker->now_ms - job->received_ms) * 1000);
     job->status = status;
     job->worker = worker;
     job->source->held--;

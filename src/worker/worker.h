@@ -22,6 +22,7 @@
 #include "worker/hosts.h"
 #include "worker/once.h"
 #include "worker/tasks.h"
+#include "worker/watch.h"
 
 struct worker_options {
     const struct host_list *hosts;
@@ -41,6 +42,7 @@ struct worker_options {
     const char *health_path;  /* touched once per health_every_ms; NULL: none */
     uint32_t health_every_ms;
     struct once_options once; /* redis NULL: at-most-once tasks always run; `worker` is filled in */
+    struct watch_options watch;
     bool has_shutdown_timeout;
     uint32_t shutdown_timeout_ms; /* from the signal on; what still runs is killed */
     uint32_t drain_timeout_ms;    /* for reports, after the last task has ended */

@@ -7,6 +7,7 @@
 
 #include "rpc/client.h"
 #include "worker/claims.h"
+#include "worker/meters.h"
 #include "worker/pool.h"
 #include "worker/worker.h"
 
@@ -31,7 +32,7 @@ struct claim {
     struct worker *worker;
     struct source *source;
     uint64_t call;
-    int64_t sent_ms;
+    int64_t sent_ms, sent_us;
     bool cancelled;
 };
 
@@ -50,8 +51,9 @@ struct worker {
     size_t sent;         /* reports under way */
     size_t returning;    /* jobs that are given back: waiting, or in a call under way */
     struct list reports; /* that wait to be sent (again) */
-    struct list queue;   /* jobs without a child */
-    struct list held;    /* at-most-once jobs that wait for Redis */
+    struct watch watch;
+    struct list queue; /* jobs without a child */
+    struct list held;  /* at-most-once jobs that wait for Redis */
     struct once_outage outage;
     uint64_t claim_number; /* of the last job that must be asked for */
 

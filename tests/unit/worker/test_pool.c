@@ -168,7 +168,7 @@ static void make_pool(struct fixture *f, struct pool_options options)
     struct err_text why;
 
     options.tasks = &f->tasks;
-    options.events = (struct pool_events){f, on_done, on_returned, on_asked, on_forked};
+    options.events = (struct pool_events){f, on_done, on_returned, on_asked, NULL, on_forked};
     assert_int_equal(pool_new(&f->pool, &options, &why), 0);
 }
 
