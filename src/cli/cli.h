@@ -26,6 +26,7 @@ int cmd_config(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_health(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_scheduler(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_store(int argc, char **argv);
 int cmd_worker(int argc, char **argv);

@@ -15,12 +15,13 @@ struct command {
 static const struct command commands[] = {
     {"broker", cmd_broker, "take tasks from Kafka or producers and hand them to workers"},
     {"worker", cmd_worker, "run tasks: C modules, or commands in any language"},
+    {"scheduler", cmd_scheduler, "send tasks at their times: intervals and crontabs"},
     {"config", cmd_config, "check a broker's configuration, print it, list the keys"},
     {"send", cmd_send, "send a task"},
     {"store", cmd_store, "check a stopped broker's database, migrate it, give it back"},
     {"health", cmd_health, "ask a broker whether it serves"},
     {"demo", cmd_demo, "watch 10,000 tasks run, with nothing else installed"},
-    {"run", cmd_run, "run taskworker: the same as worker"},
+    {"run", cmd_run, "run taskworker, run taskworker-scheduler: the same as worker, scheduler"},
 };
 
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
@@ -37,9 +38,9 @@ static void print_help(FILE *out)
 {
     fputs("usage: taskmill COMMAND [ARGUMENTS]      taskmill COMMAND --help tells more\n\n", out);
     for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
-    fputs("  help     this list\n"
-          "  version  print the version\n"
+        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
+    fputs("  help      this list\n"
+          "  version   print the version\n"
           "\nexample: taskmill send billing:billing.send_invoice 42 email=a@b.c --countdown 10\n",
           out);
 }
@@ -50,14 +51,18 @@ int cmd_run(int argc, char **argv)
 
     if (argc >= 2 && strcmp(argv[1], "taskworker") == 0)
         return cmd_worker(argc - 1, argv + 1);
+    if (argc >= 2 && strcmp(argv[1], "taskworker-scheduler") == 0)
+        return cmd_scheduler(argc - 1, argv + 1);
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        puts("usage: taskmill run taskworker [OPTIONS]\n\n"
-             "The same as taskmill worker, spelled as in existing installations.\n\n"
+        puts("usage: taskmill run taskworker [OPTIONS]\n"
+             "       taskmill run taskworker-scheduler [OPTIONS]\n\n"
+             "The same as taskmill worker and taskmill scheduler, spelled as in existing "
+             "installations.\n\n"
              "example: taskmill run taskworker --rpc-host=taskbroker:50051 --module ./libtasks.so");
         return CLI_OK;
     }
-    return cli_error(&args, CLI_USAGE, "can run 'taskworker'%s%s", argc >= 2 ? ", not " : "",
-                     argc >= 2 ? argv[1] : "");
+    return cli_error(&args, CLI_USAGE, "can run 'taskworker' and 'taskworker-scheduler'%s%s",
+                     argc >= 2 ? ", not " : "", argc >= 2 ? argv[1] : "");
 }
 
 static int run(int argc, char **argv)

@@ -284,7 +284,7 @@ int redis_set_nx(struct redis *redis, struct bytes key, struct bytes value, uint
 {
     char ttl[24];
     struct bytes words[6] = {bytes_str("SET"), key, value, bytes_str("NX"), bytes_str("EX")};
-    struct redis_reply reply;
+    struct redis_reply reply = {.kind = REDIS_NIL};
     int rv;
 
     (void)snprintf(ttl, sizeof ttl, "%llu", (unsigned long long)ttl_s);
