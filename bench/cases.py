@@ -12,7 +12,8 @@ from typing import Callable
 from harness.kafka import Kafka
 from harness.process import wait_for
 
-from servers import Beanstalkd, BenchError, broker, check_empty, load, memory_mib
+from servers import (Beanstalkd, BenchError, broker, check_empty, children_of, cpu_us, load, memory_mib,
+                     worker)
 
 # workers: (connections, streams, tasks). So many tasks that a round lasts about three seconds.
 WORKERS = {
@@ -24,6 +25,9 @@ WORKERS = {
 PEER_TASKS = {"fsync": 12000, "memory": 100000}
 ROWS = 200000
 IDLE_TASKS = 200
+# A worker process: its children, and its tasks of one round.
+WORKER_CHILDREN = 8
+WORKER_TASKS = 80000
 WARMUP_SHARE = 0.2
 
 # The defaults but for these; the table's footnotes say why.
@@ -119,6 +123,30 @@ class Bench:
             figures = self._drain(it, connections, streams, tasks)
         return {**figures, "enqueued_per_s": filled["tasks_per_s"]}
 
+    def run_worker(self):
+        """The same tasks twice on one broker: drained by the generator, then run by a worker. Both have
+        one connection; the worker's clock runs from its start to the last report."""
+        tasks = self.size(WORKER_TASKS)
+        with broker(self._folder / "worker", {"embedded": True, **NO_PENDING_LIMIT}) as it:
+            load("fill", address=it.address, tasks=tasks)
+            raw = self._drain(it, 1, WORKER_CHILDREN * 8, tasks)
+            load("fill", address=it.address, tasks=tasks)
+            server_us = cpu_us(it.pid)
+            with worker(self._folder / "children", it.address, WORKER_CHILDREN) as process:
+                started = time.monotonic()
+                wait_for(lambda: it.sql("SELECT NOT EXISTS (SELECT 1 FROM inflight_taskactivations)")[0][0],
+                         "the last report", 60, 0.01)
+                seconds = time.monotonic() - started
+                children_us = sum(cpu_us(pid) for pid in children_of(process.pid))
+                parent_us = cpu_us(process.pid)
+            check_empty(it)
+            server_us = cpu_us(it.pid) - server_us
+        if f"tasks={tasks}" not in process.log() or "WARN" in process.log():
+            raise BenchError(f"not all {tasks} tasks completed:\n{process.log()[-2000:]}")
+        return {"tasks": tasks, "tasks_per_s": tasks / seconds, "raw_per_s": raw["tasks_per_s"],
+                "server_cpu_us": server_us / tasks, "parent_cpu_us": parent_us / tasks,
+                "children_cpu_us": children_us / tasks}
+
     def drain_peer(self, log, workers):
         connections, streams, _ = WORKERS[workers]
         tasks = self.size(PEER_TASKS[log])
@@ -183,11 +211,13 @@ def make(only, folder, quick, stack, say):
     """The cases of the named parts, or of all."""
     bench = Bench(folder, quick, stack, say)
     found = []
-    parts = only or ("kafka", "embedded", "beanstalkd", "idle", "ingest")
+    parts = only or ("kafka", "embedded", "worker", "beanstalkd", "idle", "ingest")
     if "kafka" in parts:
         found += [Case(f"kafka {w}", 3, lambda w=w: bench.drain_kafka(w), _rate) for w in WORKERS]
     if "embedded" in parts:
         found.append(Case("embedded 24x8", 3, bench.drain_embedded, _rate))
+    if "worker" in parts:
+        found.append(Case(f"worker {WORKER_CHILDREN}", 3, bench.run_worker, _rate))
     if "beanstalkd" in parts:
         found += [Case(f"beanstalkd {log} {w}", 3, lambda log=log, w=w: bench.drain_peer(log, w), _rate)
                   for log in ("fsync", "memory") for w in ("24", "24x8")]

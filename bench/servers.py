@@ -2,7 +2,9 @@
 """What is measured, as processes: the broker, beanstalkd, and the generator that loads them."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 from contextlib import contextmanager
@@ -42,6 +44,34 @@ def load(command, **options):
     if done.returncode != 0:
         raise BenchError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return json.loads(done.stdout)
+
+
+def cpu_us(pid):
+    """User and system time of a process, and of its children that were waited for."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return sum(map(int, fields[11:15])) * 1000000 // os.sysconf("SC_CLK_TCK")
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as children:
+        return [int(child) for child in children.read().split()]
+
+
+@contextmanager
+def worker(folder, address, concurrency):
+    """`taskmill worker` with the load's task in C; must end with exit 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    it = Process([build_folder() / "taskmill", "worker", "--rpc-host", address, "--concurrency", concurrency,
+                  "--module", build_folder() / "bench" / "bench_tasks.so"], folder / "worker.txt")
+    try:
+        wait_for(lambda: "worker started" in it.log() or not it.running, "the worker", 10, 0.005)
+        yield it
+        it.signal(signal.SIGTERM)
+        if it.wait(20) != 0:
+            raise BenchError(f"the worker failed:\n{it.log()[-2000:]}")
+    finally:
+        it.kill9()
 
 
 def memory_mib(pid):

@@ -6,6 +6,7 @@ from statistics import median
 TITLES = {
     "kafka": "Taskmill, fed from Kafka",
     "embedded": "Taskmill, without Kafka",
+    "worker": "Taskmill worker, C handlers, without Kafka",
     "beanstalkd fsync": "beanstalkd -f 0 (fsync at every write)",
     "beanstalkd memory": "beanstalkd without a log",
 }
@@ -20,6 +21,9 @@ NOTES = {
     "beanstalkd fsync 24": "beanstalkd: one connection a worker, as its protocol wants; delete and the next "
                            "reserve in one write.",
     "idle kafka": "Through Kafka: the producer's linger.ms of 5, librdkafka's default, is part of it.",
+    "worker 8": "Worker: started on 80,000 waiting tasks, with everything it does at start. Raw drain: the same "
+                "tasks, drained\n    by the load generator over one connection with 64 streams before, on the same "
+                "broker.",
     "ingest": "Rows from Kafka: store.max_pending_count 1,000,000, no worker.",
 }
 
@@ -48,7 +52,8 @@ def _drained(figures):
         if "call_p50_us" in rounds[0]:
             columns += [f"{mid(rounds, 'load_cpu_us'):.1f}", f"{mid(rounds, 'call_p50_us') / 1000:.2f}",
                         f"{mid(rounds, 'call_p99_us') / 1000:.2f}"]
-        lines.append(_heading(f"  {workers} worker{'s' if workers != '1' else ''}", *columns))
+        kind = "children" if group == "worker" else "worker" if workers == "1" else "workers"
+        lines.append(_heading(f"  {workers} {kind}", *columns))
     return lines if len(lines) > 1 else []
 
 
@@ -67,6 +72,16 @@ def _ratios(figures):
     if lines:
         lines.insert(0, _heading("as a multiple of", "from Kafka", "without Kafka"))
     return lines
+
+
+def _worker(figures):
+    rounds = figures.get("worker 8")
+    if not rounds:
+        return []
+    ratio = mid([{"ratio": it["tasks_per_s"] / it["raw_per_s"]} for it in rounds], "ratio")
+    return [_heading("one worker process, 8 children", "tasks/s", "of raw drain", "parent us", "children us"),
+            _heading("  tasks that do nothing", f"{mid(rounds, 'tasks_per_s'):,.0f}", f"{ratio:.2f}",
+                     f"{mid(rounds, 'parent_cpu_us'):.1f}", f"{mid(rounds, 'children_cpu_us'):.1f}")]
 
 
 def _rest(figures):
@@ -89,7 +104,7 @@ def _rest(figures):
 
 
 def render(figures, where, quick):
-    blocks = [block for block in (_drained(figures), _ratios(figures), _rest(figures)) if block]
+    blocks = [block for block in (_drained(figures), _ratios(figures), _worker(figures), _rest(figures)) if block]
     notes = [text for name, text in NOTES.items()
              if name in figures or (name == "taskmill" and any("beanstalkd" not in case for case in figures))]
     head = (f"{where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, load before {where['load_before']}, "

@@ -98,6 +98,9 @@ struct taskmill_app_options {
     const char *tls_ca;             /* PEM file of authorities; default: those of the system */
     const char *tls_cert, *tls_key; /* PEM files of our own certificate; default: none */
     const char *tls_name;           /* what the broker's certificate must name; default: its host */
+    /* YAML with `taskworker.route.overrides: {namespace: topic}`, read again when it changes; comes
+     * before TASKWORKER_ROUTES. Default: TASKMILL_ROUTES_FILE. */
+    const char *route_file;
 };
 
 /* NULL if the options are wrong. Nothing is connected before the first send. */

@@ -38,7 +38,7 @@ LIBRARIES = {
     "zstd.h": ["wire"],
     "hiredis/": ["redis"],
     "microhttpd.h": ["broker"],
-    "yaml.h": ["broker", "worker", "scheduler", "cli"],
+    "yaml.h": ["broker", "client", "worker", "scheduler", "cli"],
     "jansson.h": ["wire", "broker", "client", "worker", "scheduler", "cli"],
     "taskmill.h": ["client", "worker", "scheduler", "cli"],
 }

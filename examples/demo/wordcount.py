@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """wordcount(text, expect=N): counts words. Asks for a second attempt when told to."""
-import json
-import os
-import sys
+from taskmill_worker import Retry, call, serve, task
 
-EX_TEMPFAIL = 75
 
-call = json.load(sys.stdin)
-words = len(call["args"][0].split())
-if call["kwargs"].get("flaky") and os.environ["TASKMILL_TASK_ATTEMPT"] == "0":
-    print("not in the mood, try again", file=sys.stderr)
-    sys.exit(EX_TEMPFAIL)
-if words != call["kwargs"]["expect"]:
-    sys.exit(f"{words} words, not {call['kwargs']['expect']}")
+@task("scripts.wordcount")
+def wordcount(text, expect, flaky=False):
+    if flaky and call["attempt"] == 0:
+        raise Retry("not in the mood, try again")
+    words = len(text.split())
+    if words != expect:
+        raise ValueError(f"{words} words, not {expect}")
+
+
+serve()

@@ -27,6 +27,8 @@
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 
+#define METRIC_HIDDEN "" /* not exported there */
+
 /* Lives as long as the registry; usually a static const. */
 struct metric_def {
     const char *name; /* "consumer.messages": exporters change it to what their format allows */
@@ -34,7 +36,7 @@ struct metric_def {
     enum metric_kind kind;
     double scale;                          /* 0 means 1 */
     const char *labels[METRIC_LABELS_MAX]; /* keys; NULL after the last */
-    const char *statsd;                    /* type of a histogram's lines there; NULL: "h" */
+    const char *statsd;     /* type of a histogram's lines there; NULL: "h"; or METRIC_HIDDEN */
     const char *prometheus; /* its whole name there; NULL: made of `name` (base/prometheus.h) */
 };
 

@@ -243,6 +243,8 @@ static void put_histogram(struct statsd_format *format, const struct metric_view
 static void put_series(void *arg, const struct metric_view *view)
 {
     struct statsd_format *format = arg;
+    if (view->def->statsd && !view->def->statsd[0])
+        return;
     struct earlier *earlier = earlier_of(format, view->index);
 
     switch (view->def->kind) {

@@ -2,6 +2,9 @@
 #include "cli/cli_meters.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
 
 #define ONCE_TIMEOUT_MAX_S 31536000
 
@@ -13,9 +16,27 @@ static const char *from_environment(const char *name)
     return value != NULL && value[0] != '\0' ? value : NULL;
 }
 
+/* As Datadog's own libraries understand it; an IPv6 address comes without brackets. */
+static char *agent_address(void)
+{
+    const char *host = from_environment("DD_AGENT_HOST");
+    const char *port = from_environment("DD_DOGSTATSD_PORT");
+    struct buf text = {0};
+    char *copy;
+
+    if (host == NULL)
+        return NULL;
+    buf_printf(&text, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port ? port : "8125");
+    copy = mem_strdup(buf_cstr(&text));
+    buf_free(&text);
+    return copy;
+}
+
 struct cli_meters cli_meters_init(void)
 {
     return (struct cli_meters){.redis_url = from_environment("TASKMILL_REDIS"),
+                               .statsd_addr = from_environment("TASKMILL_STATSD_ADDR"),
+                               .agent_addr = agent_address(),
                                .once_timeout_s = ONCE_TIMEOUT_S};
 }
 
@@ -31,6 +52,12 @@ bool cli_meters_take(const struct cli_args *args, int option, struct cli_meters 
                         &meters->once_timeout_s))
             *code = CLI_USAGE;
         return true;
+    case CLI_METERS_STATSD_ADDR:
+        meters->statsd_addr = args->value;
+        return true;
+    case CLI_METERS_STATSD_PREFIX:
+        meters->statsd_prefix = args->value;
+        return true;
     default:
         return false;
     }
@@ -41,6 +68,10 @@ int cli_meters_finish(struct cli_meters *meters, struct worker_options *worker,
 {
     int rv;
 
+    if (meters->statsd_addr == NULL)
+        meters->statsd_addr = meters->agent_addr;
+    worker->watch.statsd_addr = meters->statsd_addr;
+    worker->watch.statsd_prefix = meters->statsd_prefix;
     if (meters->redis_url == NULL)
         return 0;
     rv = redis_address_parse(&meters->redis, meters->redis_url, why);
@@ -54,4 +85,5 @@ int cli_meters_finish(struct cli_meters *meters, struct worker_options *worker,
 void cli_meters_free(struct cli_meters *meters)
 {
     redis_address_free(&meters->redis);
+    mem_free(meters->agent_addr);
 }

@@ -8,12 +8,18 @@
 #include "worker/worker.h"
 
 /* Beside the numbers that a subcommand gives its own options. */
-enum { CLI_METERS_REDIS = 300, CLI_METERS_ONCE_TIMEOUT };
+enum {
+    CLI_METERS_REDIS = 300,
+    CLI_METERS_ONCE_TIMEOUT,
+    CLI_METERS_STATSD_ADDR,
+    CLI_METERS_STATSD_PREFIX
+};
 
-#define CLI_METERS_OPTIONS                                       \
-    {CLI_METERS_REDIS, "redis", 0, true},                        \
-    {                                                            \
-        CLI_METERS_ONCE_TIMEOUT, "at-most-once-timeout", 0, true \
+#define CLI_METERS_OPTIONS                                                                  \
+    {CLI_METERS_REDIS, "redis", 0, true}, {CLI_METERS_STATSD_ADDR, "statsd-addr", 0, true}, \
+        {CLI_METERS_STATSD_PREFIX, "statsd-prefix", 0, true},                               \
+    {                                                                                       \
+        CLI_METERS_ONCE_TIMEOUT, "at-most-once-timeout", 0, true                            \
     }
 
 #define CLI_METERS_HELP                                                                            \
@@ -24,10 +30,16 @@ enum { CLI_METERS_REDIS = 300, CLI_METERS_ONCE_TIMEOUT };
     "                             always run\n"                                                    \
     "  --at-most-once-timeout S   how long Redis remembers them; default 86400, as Sentry's run "  \
     "taskworker\n"                                                                                 \
-    "                             (the Python library alone: 60)\n"
+    "                             (the Python library alone: 60)\n"                                \
+    "  --statsd-addr H:P          sends metrics there (DogStatsD, UDP). Default: "                 \
+    "TASKMILL_STATSD_ADDR, then\n"                                                                 \
+    "                             DD_AGENT_HOST:DD_DOGSTATSD_PORT (8125)\n"                        \
+    "  --statsd-prefix P          before each name; default: none\n"
 
 struct cli_meters {
     const char *redis_url; /* NULL: not given */
+    const char *statsd_addr, *statsd_prefix;
+    char *agent_addr; /* made of DD_AGENT_HOST */
     uint64_t once_timeout_s;
     struct redis_address redis;
 };

@@ -78,6 +78,7 @@ struct taskmill_app *taskmill_app_new_with(const char *name,
     app->kafka = copy_or_null(given.kafka);
     app->rpc_secret = copy_or_null(given.rpc_secret);
     app->topic = copy_or_null(given.topic);
+    app->route_file = copy_or_null(given.route_file);
     app->tls_ca = copy_or_null(given.tls_ca);
     app->tls_cert = copy_or_null(given.tls_cert);
     app->tls_key = copy_or_null(given.tls_key);
@@ -137,6 +138,7 @@ void registry_app_free(struct taskmill_app *app)
     mem_free(app->rpc_secret);
     mem_free(app->kafka);
     mem_free(app->topic);
+    mem_free(app->route_file);
     mem_free(app->tls_ca);
     mem_free(app->tls_cert);
     mem_free(app->tls_key);
@@ -405,7 +407,7 @@ struct router *registry_router(struct taskmill_app *app)
 {
     pthread_mutex_lock(&app->lock);
     if (app->router == NULL)
-        app->router = router_of_environment(app->topic);
+        app->router = router_of_environment(app->topic, app->route_file);
     pthread_mutex_unlock(&app->lock);
     return app->router;
 }

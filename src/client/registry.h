@@ -50,7 +50,7 @@ struct child_start {
 struct taskmill_app {
     char *name; /* "" until known */
     bool name_fixed;
-    char *broker, *rpc_secret, *kafka, *topic; /* NULL: not given */
+    char *broker, *rpc_secret, *kafka, *topic, *route_file; /* NULL: not given */
     char *tls_ca, *tls_cert, *tls_key, *tls_name;
     uint32_t send_timeout_s;
     struct list namespaces, external_namespaces;

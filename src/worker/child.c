@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -25,7 +26,9 @@ struct child {
     const struct child_options *options;
     struct runner runner; /* of commands */
     struct buf in, out;
-    size_t pos; /* of the next frame in `in` */
+    size_t pos;           /* of the next frame in `in` */
+    uint64_t started_seq; /* as the shared one, but for CHILD_REVOKED */
+    uint64_t peak_kib;    /* of memory, so far */
 };
 
 static void ignore(int number)
@@ -96,13 +99,19 @@ static enum attempt_end run_task(struct child *child, struct taskmill_app *app,
     return end;
 }
 
-static int answer_frame(struct child *child, uint32_t kind, uint64_t seq, uint64_t value,
-                        const char *why)
+static int answer(struct child *child, const struct frame_head *head, const char *why)
 {
     size_t done = 0;
 
-    frame_put(&child->out, kind, seq, value, bytes_str(why));
+    frame_put(&child->out, head, bytes_str(why));
     return frame_write(child->fd, &child->out, &done);
+}
+
+static uint64_t peak_kib(void)
+{
+    struct rusage usage;
+
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss : 0;
 }
 
 /* An activation that cannot be read fails when it is run. */
@@ -117,25 +126,66 @@ static enum once_answer ask(struct child *child, uint64_t claim, struct bytes pa
     return once_ask(child->once, a.namespace, a.taskname, a.id, claim, why);
 }
 
-static int take_job(struct child *child, const struct frame_head *head, struct bytes payload)
+/* The job of this number, with CHILD_ASKING or started at once. False if the parent has it back. */
+static bool reach(struct child *child, uint64_t seq)
+{
+    uint64_t before = child->started_seq;
+
+    atomic_store_explicit(&child->shared->started_ms, clock_boot_ms(), memory_order_relaxed);
+    if (!atomic_compare_exchange_strong_explicit(&child->shared->started_seq, &before, seq,
+                                                 memory_order_acq_rel, memory_order_relaxed))
+        return false;
+    child->started_seq = seq;
+    return true;
+}
+
+/* A job that was asked for is started: the parent cannot have it back any more. */
+static void start_asked(struct child *child, uint64_t seq)
+{
+    atomic_store_explicit(&child->shared->started_ms, clock_boot_ms(), memory_order_relaxed);
+    (void)atomic_fetch_and_explicit(&child->shared->started_seq, ~CHILD_ASKING,
+                                    memory_order_release);
+    child->started_seq = seq;
+}
+
+/* Whether it may start now; *rv is not 0 if the parent is gone. */
+static bool ask_first(struct child *child, const struct frame_head *head, struct bytes payload,
+                      int *rv)
 {
     struct err_text why = {{0}};
-    enum attempt_end end;
-    int64_t start_us;
+    enum once_answer said = ask(child, head->value, payload, &why);
+    struct frame_head asked = {.kind = FRAME_ASKED, .seq = head->seq, .value = said};
 
-    if (head->value != 0) {
-        enum once_answer answer = ask(child, head->value, payload, &why);
-        int rv = answer_frame(child, FRAME_ASKED, head->seq, answer, why.s);
+    *rv = answer(child, &asked, why.s);
+    if (*rv != 0 || said != ONCE_RUN)
+        return false;
+    start_asked(child, head->seq);
+    return true;
+}
 
-        if (rv != 0 || answer != ONCE_RUN)
-            return rv;
-    }
+static int take_job(struct child *child, const struct frame_head *head, struct bytes payload)
+{
+    bool asks = head->value != 0;
+    struct frame_head result = {.seq = head->seq};
+    struct err_text why;
+    int64_t start_us, end_us;
+    uint64_t peak;
+    int rv = 0;
+
+    if (!reach(child, asks ? head->seq | CHILD_ASKING : head->seq))
+        return 0; /* the parent has it back */
+    if (asks && !ask_first(child, head, payload, &rv))
+        return rv;
     start_us = clock_boot_us();
-
-    atomic_store_explicit(&child->shared->started_ms, start_us / 1000, memory_order_relaxed);
-    atomic_store_explicit(&child->shared->started_seq, head->seq, memory_order_release);
-    end = run_task(child, child->tasks->apps[head->kind], payload, &why);
-    return answer_frame(child, end, head->seq, (uint64_t)(clock_boot_us() - start_us), why.s);
+    occupancy_busy(&child->shared->account, start_us);
+    result.kind = run_task(child, child->tasks->apps[head->kind], payload, &why);
+    end_us = clock_boot_us();
+    occupancy_wait(&child->shared->account, end_us);
+    result.value = (uint64_t)(end_us - start_us);
+    peak = peak_kib();
+    result.memory_kib = peak > child->peak_kib ? peak - child->peak_kib : 0;
+    child->peak_kib = peak;
+    return answer(child, &result, why.s);
 }
 
 /* Until the parent closes its end. */
@@ -183,7 +233,9 @@ void child_main(int fd, struct child_shared *shared, const struct tasks *tasks,
     runner_init(&child.runner, &shared->groups);
     if (start_hooks(tasks) != 0)
         _exit(1);
-    if (answer_frame(&child, FRAME_READY, 0, 0, "") == 0)
+    child.peak_kib = peak_kib();
+    occupancy_wait(&shared->account, clock_boot_us());
+    if (answer(&child, &(struct frame_head){.kind = FRAME_READY}, "") == 0)
         serve(&child);
     runner_free(&child.runner);
     (void)fflush(NULL);

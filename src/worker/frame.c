@@ -6,11 +6,12 @@
 
 #define READ_SIZE (256u << 10)
 
-void frame_put(struct buf *out, uint32_t kind, uint64_t seq, uint64_t value, struct bytes body)
+void frame_put(struct buf *out, const struct frame_head *head, struct bytes body)
 {
-    struct frame_head head = {.len = (uint32_t)body.len, .kind = kind, .seq = seq, .value = value};
+    struct frame_head whole = *head;
 
-    buf_append(out, &head, sizeof head);
+    whole.len = (uint32_t)body.len;
+    buf_append(out, &whole, sizeof whole);
     buf_append(out, body.ptr, body.len);
 }
 

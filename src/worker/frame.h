@@ -5,7 +5,8 @@
  *
  *   to a child    kind: index of the app; seq: number of the job; value: the claim's number if the
  *                 task must be asked for (once.h), else 0; body: the activation
- *   to the worker kind: enum attempt_end; seq; value: run time in us; body: one line of explanation
+ *   to the worker kind: enum attempt_end; seq; value: run time in us; memory_kib: growth of the
+ *                 child's peak resident memory; body: one line of explanation
  *                 FRAME_READY once at start
  *                 FRAME_ASKED before the task is run, or not; seq; value: enum once_answer; body:
  *                 why there is no answer
@@ -24,9 +25,10 @@ struct frame_head {
     uint32_t kind;
     uint64_t seq;
     uint64_t value;
+    uint64_t memory_kib;
 };
 
-void frame_put(struct buf *out, uint32_t kind, uint64_t seq, uint64_t value, struct bytes body);
+void frame_put(struct buf *out, const struct frame_head *head, struct bytes body); /* sets len */
 
 /* The frame at `*pos` of `in`; moves *pos behind it. False if it is not complete yet. */
 bool frame_take(const struct buf *in, size_t *pos, struct frame_head *head, struct bytes *body);

@@ -27,6 +27,9 @@
  *                      the claim and asks again, with pauses that grow (struct once_outage), while
  *                      other tasks go on; once_hold.c
  *
+ * A claim that was asked for is not given back to its broker when the worker stops: whoever gets
+ * the task next would find a key that is not his.
+ *
  * What is left: a worker that dies between yes and the start of the task has used the key up; the
  * task never runs, which "at most once" allows.
  */

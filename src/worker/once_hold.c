@@ -6,7 +6,8 @@
  * A held task keeps its claim; it is given to a child again when the pause is over. As many as
  * there are children wait without taking the place of other tasks; more of them count as tasks in
  * hand (traffic.c), so that an outage cannot pile up claims. A task waits until its deadline at the
- * broker must be thought to have passed, or until the worker drains: then it is left to the broker.
+ * broker must be thought to have passed, or until the worker drains: then it goes back to the
+ * broker; one that was asked for, and so may have its key, is left there to its deadline.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -15,11 +16,6 @@
 bool once_guards(const struct worker *worker, const struct job *job)
 {
     return worker->options.once.redis != NULL && job->task->options.at_most_once;
-}
-
-bool once_gives_up(const struct worker *worker, const struct job *job)
-{
-    return worker->draining && job->claim != 0 && worker->outage.failures > 0;
 }
 
 bool once_hold(struct worker *worker, struct job *job)
@@ -60,6 +56,8 @@ size_t once_in_hand(const struct worker *worker)
 
 static void on_duplicate(struct worker *worker, struct job *job)
 {
+    wmeters_add_task(worker->watch.meters, WM_ONCE_SKIPPED, bytes_str(job->task->ns->name),
+                     bytes_str(job->task->name), 1);
     log_info(WORKER_TARGET,
              LOG_FIELDS(log_bytes("id", job->id), log_str("namespace", job->task->ns->name),
                         log_str("task", job->task->name)),
@@ -69,6 +67,7 @@ static void on_duplicate(struct worker *worker, struct job *job)
 
 static void on_unasked(struct worker *worker, struct job *job, const char *why)
 {
+    wmeters_add(worker->watch.meters, WM_ONCE_UNASKED, 1);
     if (once_failed(&worker->outage, worker_chance(worker), worker->now_ms))
         log_error(WORKER_TARGET,
                   LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name),

@@ -41,7 +41,7 @@ struct slot {
     struct list jobs;      /* in the order they were given */
     int64_t head_given_ms; /* when the first of them was given, or became first */
     uint32_t given;        /* in the life of this process */
-    bool killed;           /* for a missed deadline, or too slow a start */
+    bool killed;           /* by us: a missed deadline, too slow a start, the end */
     bool is_heavy;         /* has too much memory */
     bool is_released;      /* worn out, and gets no more jobs */
     int64_t spawned_ms, weighed_ms;
@@ -64,6 +64,8 @@ struct pool {
     size_t jobs;
     uint64_t next_seq;
     bool is_stopped;
+    bool is_revoked;            /* no more jobs */
+    struct occupancy_time past; /* of children that have ended */
 };
 
 int pool_new(struct pool **out, const struct pool_options *options, struct err_text *why)
@@ -87,6 +89,12 @@ int pool_new(struct pool **out, const struct pool_options *options, struct err_t
     }
     *out = pool;
     return 0;
+}
+
+static void tell(const struct pool *pool, enum pool_child what)
+{
+    if (pool->options.events.child != NULL)
+        pool->options.events.child(pool->options.events.ctx, what);
 }
 
 static bool takes_jobs(const struct slot *slot)
@@ -127,6 +135,7 @@ static int spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
     atomic_store(&slot->shared->started_seq, 0);
     for (size_t i = 0; i < PROCESS_GROUPS_MAX; i++)
         atomic_store(&slot->shared->groups.leaders[i], 0);
+    occupancy_reset(&slot->shared->account);
     (void)fflush(NULL);
     pid = fork();
     if (pid == 0) {
@@ -153,8 +162,11 @@ static int spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
 
 static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
 {
-    if (spawn(pool, slot, now_ms) == 0)
+    if (spawn(pool, slot, now_ms) == 0) {
+        tell(pool, POOL_CHILD_STARTED);
         return;
+    }
+    tell(pool, POOL_CHILD_NOT_STARTED);
     log_error(TARGET, LOG_FIELDS(log_str("error", strerror(errno))), "cannot start a child");
     slot->spawn_ms = now_ms + RESPAWN_MAX_MS;
 }
@@ -165,8 +177,15 @@ static void try_spawn(struct pool *pool, struct slot *slot, int64_t now_ms)
  * somebody else, and their numbers be free for others. */
 static void kill_slot(const struct slot *slot)
 {
+    (void)kill(-slot->pid, SIGSTOP); /* it is not to see them die, and report that */
     process_groups_kill(&slot->shared->groups);
     (void)kill(-slot->pid, SIGKILL);
+}
+
+static void end_account(struct pool *pool, struct slot *slot)
+{
+    occupancy_add(&slot->shared->account, clock_boot_us(), &pool->past);
+    occupancy_reset(&slot->shared->account);
 }
 
 static void drop_buffers(struct slot *slot)
@@ -196,6 +215,7 @@ static void on_asked(struct pool *pool, struct slot *slot, enum once_answer answ
 
     if (node == NULL)
         return;
+    container_of(node, struct job, node)->is_asked = true;
     if (answer != ONCE_RUN)
         (void)take_first(pool, slot, now_ms);
     slot->finished_any = true;
@@ -253,12 +273,16 @@ static void on_frame(struct pool *pool, struct slot *slot, const struct frame_he
         on_asked(pool, slot, (enum once_answer)head->value, body, now_ms);
         return;
     }
+    /* That it failed may be our doing; that it completed is not. */
+    if (slot->killed && head->kind != ATTEMPT_COMPLETE)
+        return;
     job = take_first(pool, slot, now_ms);
     if (job == NULL)
         return;
     slot->finished_any = true;
     slot->failures = 0;
     err_set(&why, 0, "%.*s", BYTES_FMT_ARG(body));
+    job->memory_kib = head->memory_kib;
     pool->options.events.done(pool->options.events.ctx, job, (enum attempt_end)head->kind, why.s,
                               (int64_t)head->value);
     weigh(pool, slot, now_ms);
@@ -301,7 +325,7 @@ static void describe(struct err_text *why, const struct slot *slot, const siginf
 /* The first job was running if the child has said so; those behind it were not. */
 static void settle_jobs(struct pool *pool, struct slot *slot, const siginfo_t *info, int64_t now_ms)
 {
-    uint64_t started = atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire);
+    uint64_t started = child_started(slot->shared), reached = child_reached(slot->shared);
     struct err_text why;
     struct job *job;
 
@@ -313,8 +337,10 @@ static void settle_jobs(struct pool *pool, struct slot *slot, const siginfo_t *i
             pool->options.events.done(pool->options.events.ctx, job,
                                       slot->killed ? ATTEMPT_DEADLINE : ATTEMPT_FAILURE, why.s,
                                       run_ms * 1000);
-        else
+        else {
+            job->is_asked |= job->seq <= reached;
             pool->options.events.returned(pool->options.events.ctx, job);
+        }
     }
 }
 
@@ -330,6 +356,11 @@ static void bury(struct pool *pool, struct slot *slot, const siginfo_t *info, in
     read_rest(pool, slot, now_ms);
     if (!expected && !slot->killed && list_empty(&slot->jobs))
         log_warn(TARGET, LOG_FIELDS(log_int("pid", slot->pid)), "a child ended unasked");
+    if (!expected)
+        tell(pool, slot->killed                  ? POOL_CHILD_KILLED
+                   : info->si_code == CLD_EXITED ? POOL_CHILD_EXITED
+                                                 : POOL_CHILD_SIGNALLED);
+    end_account(pool, slot);
     settle_jobs(pool, slot, info, now_ms);
     close(slot->fd);
     slot->fd = -1;
@@ -386,8 +417,10 @@ static void end_slot(struct pool *pool, struct slot *slot, int64_t now_ms)
 {
     struct job *job;
 
-    if (slot->state != SLOT_EMPTY)
+    if (slot->state != SLOT_EMPTY) {
         close(slot->fd);
+        end_account(pool, slot);
+    }
     slot->fd = -1;
     drop_buffers(slot);
     set_state(pool, slot, SLOT_EMPTY);
@@ -409,6 +442,7 @@ void pool_kill(struct pool *pool, int64_t now_ms)
     for (uint32_t i = 0; i < pool->options.size; i++) {
         struct slot *slot = &pool->slots[i];
 
+        slot->killed = true;
         kill_and_collect(slot);
         if (slot->state != SLOT_EMPTY)
             read_rest(pool, slot, now_ms);
@@ -442,7 +476,7 @@ static int64_t slot_due(const struct slot *slot)
     job = container_of(node, const struct job, node);
     if (job->deadline_ms == 0)
         return CLOCK_NEVER;
-    if (atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq)
+    if (child_started(slot->shared) == job->seq)
         from = atomic_load(&slot->shared->started_ms);
     /* A command is ended by the child, which lives on; this is for a child that did not. */
     if (job->task != NULL && job->task->command != NULL)
@@ -454,7 +488,7 @@ static bool has_started(const struct slot *slot)
 {
     const struct job *job = container_of(list_first(&slot->jobs), const struct job, node);
 
-    return atomic_load_explicit(&slot->shared->started_seq, memory_order_acquire) == job->seq;
+    return child_started(slot->shared) == job->seq;
 }
 
 static int64_t start_due(const struct pool *pool, const struct slot *slot)
@@ -538,6 +572,20 @@ size_t pool_jobs(const struct pool *pool)
     return pool->jobs;
 }
 
+void pool_count(const struct pool *pool, int64_t now_us, struct pool_counts *out)
+{
+    *out = (struct pool_counts){.time = pool->past};
+    for (uint32_t i = 0; i < pool->options.size; i++) {
+        const struct slot *slot = &pool->slots[i];
+
+        out->pending += slot->state == SLOT_STARTING;
+        out->running += slot->state == SLOT_READY;
+        out->exiting += slot->state == SLOT_LEAVING || slot->state == SLOT_DYING;
+        out->waiting += slot->jobs.count > 0 ? slot->jobs.count - 1 : 0;
+        occupancy_add(&slot->shared->account, now_us, &out->time);
+    }
+}
+
 size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms)
 {
     size_t slow = 0;
@@ -555,6 +603,8 @@ bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t 
 {
     struct slot *best = NULL;
 
+    if (pool->is_revoked)
+        return false;
     for (uint32_t i = 0; i < pool->options.size; i++) {
         struct slot *slot = &pool->slots[i];
 
@@ -572,7 +622,9 @@ bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t 
     pool->jobs++;
     best->given++;
     release_worn_out(pool, best);
-    frame_put(&best->out, job->app, job->seq, job->claim, blob_bytes(job->payload));
+    frame_put(&best->out,
+              &(struct frame_head){.kind = job->app, .seq = job->seq, .value = job->claim},
+              blob_bytes(job->payload));
     return true;
 }
 
@@ -595,8 +647,34 @@ void pool_flush(struct pool *pool)
         if (slot->state == SLOT_READY && slot->is_released && list_empty(&slot->jobs)) {
             (void)shutdown(slot->fd, SHUT_WR);
             set_state(pool, slot, SLOT_LEAVING);
+            tell(pool, POOL_CHILD_WORN);
         }
     }
+}
+
+/* The frames of these jobs may be with the child, half written or not sent: it drops them all. */
+static void revoke_slot(struct pool *pool, struct slot *slot)
+{
+    uint64_t reached = child_revoke(slot->shared);
+    struct list_node *node;
+
+    while ((node = list_last(&slot->jobs)) != NULL) {
+        struct job *job = container_of(node, struct job, node);
+
+        if (job->seq <= reached)
+            break;
+        list_remove(&slot->jobs, node);
+        pool->jobs--;
+        pool->options.events.returned(pool->options.events.ctx, job);
+    }
+}
+
+void pool_revoke(struct pool *pool)
+{
+    pool->is_revoked = true;
+    for (uint32_t i = 0; i < pool->options.size; i++)
+        if (!list_empty(&pool->slots[i].jobs))
+            revoke_slot(pool, &pool->slots[i]);
 }
 
 size_t pool_poll(struct pool *pool, struct pollfd *fds)

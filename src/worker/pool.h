@@ -25,6 +25,16 @@
 
 struct pool;
 
+/* What happens to children, for who counts it. */
+enum pool_child {
+    POOL_CHILD_STARTED,
+    POOL_CHILD_NOT_STARTED, /* no process */
+    POOL_CHILD_WORN,        /* has run enough, and leaves */
+    POOL_CHILD_KILLED,      /* by us, at a deadline */
+    POOL_CHILD_SIGNALLED,   /* died of a signal */
+    POOL_CHILD_EXITED       /* by itself */
+};
+
 struct pool_events {
     void *ctx;
     /* The job has ended; `why` has a line unless it is complete. */
@@ -34,6 +44,7 @@ struct pool_events {
     /* A child has asked for the job (once.h). ONCE_RUN: it is about to start it, `done` will
      * follow; else the child has let it go. */
     void (*asked)(void *ctx, struct job *job, enum once_answer answer, const char *why);
+    void (*child)(void *ctx, enum pool_child what); /* NULL: nobody counts */
     /* In a new child: close what belongs to the parent. */
     void (*forked)(void *ctx);
 };
@@ -71,10 +82,21 @@ int64_t pool_next_ms(const struct pool *pool);
 
 size_t pool_ready(const struct pool *pool); /* children that take tasks */
 size_t pool_jobs(const struct pool *pool);  /* jobs they have */
+
+struct pool_counts {
+    size_t pending, running, exiting; /* children */
+    size_t waiting;                   /* jobs behind one that is first */
+    struct occupancy_time time;       /* of all children that ever ran */
+};
+void pool_count(const struct pool *pool, int64_t now_us, struct pool_counts *out);
 /* Ready children that have been at one job for more than `than_ms`. */
 size_t pool_slow(const struct pool *pool, int64_t than_ms, int64_t now_ms);
 /* Gives a job to the child that has the fewest; false when each has `max_each` already. */
 bool pool_assign(struct pool *pool, struct job *job, uint32_t max_each, int64_t now_ms);
 void pool_flush(struct pool *pool);
+/* Takes back, for good, every job that no child has started: they go to `returned`, in the order in
+ * which they may be put in front of a queue, and no child starts them any more. Jobs that are
+ * started go on; pool_assign finds no child from now on. */
+void pool_revoke(struct pool *pool);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The calls to brokers: GetTask for claims, SetTaskStatus for reports, which may bring the next
- * task. */
+ * task, GiveBack for what was claimed and is not started. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -13,6 +13,9 @@
 #define CLAIM_YOUNG_MS    100
 #define CLAIM_TIMEOUT_MS  30000 /* brokers end their hold before it */
 #define REPORT_TIMEOUT_MS 10000
+#define RETURN_TIMEOUT_MS 5000
+#define RETURN_BYTES      (1u << 20) /* of a call, or little more: a broker takes 4 MiB */
+#define RETURN_TRIES      3          /* a call may meet a connection that is just being replaced */
 #define MESSAGE_MAX       (64u << 20)
 
 static struct host *host_of(const struct source *source)
@@ -44,6 +47,7 @@ int traffic_open(struct worker *worker, struct err_text *why)
             options.secret = bytes_str(worker->options.secret);
         worker->hosts[i].name = list->items[i];
         worker->hosts[i].gone_since_ms = CLOCK_NEVER;
+        list_init(&worker->hosts[i].returns);
         worker->hosts[i].rpc = rpc_client_new(&options);
         for (size_t j = 0; j < applications; j++)
             worker->claims.sources[i * applications + j] =
@@ -55,13 +59,25 @@ int traffic_open(struct worker *worker, struct err_text *why)
     return 0;
 }
 
+static void free_returns(struct worker *worker, struct list *jobs)
+{
+    struct list_node *node;
+
+    while ((node = list_pop_front(jobs)) != NULL) {
+        worker->returning--;
+        worker_free_job(container_of(node, struct job, node));
+    }
+}
+
 void traffic_close(struct worker *worker)
 {
     rpc_tls_unref(worker->tls);
     if (worker->hosts == NULL)
         return;
-    for (size_t i = 0; i < worker->options.hosts->count; i++)
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
         rpc_client_free(worker->hosts[i].rpc);
+        free_returns(worker, &worker->hosts[i].returns);
+    }
     mem_free(worker->hosts);
     mem_free(worker->claims.sources);
 }
@@ -84,6 +100,8 @@ static void host_failed(struct worker *worker, struct host *host, const char *ca
         host->gone_since_ms = CLOCK_NEVER;
     else if (host->gone_since_ms == CLOCK_NEVER)
         host->gone_since_ms = worker->now_ms;
+    if (worker->options.hosts->count > 1 && host->peer.failures == 0)
+        wmeters_add_for(worker->watch.meters, WM_REBALANCE, "unavailable_count_reached", 1);
     if (!claims_peer_failed(&host->peer, worker_chance(worker), worker->now_ms))
         return;
     log_at(host->peer.failures == 1 || host->peer.failures % 8 == 0 ? LOG_WARN : LOG_DEBUG,
@@ -116,7 +134,7 @@ static bool take_response(struct worker *worker, struct source *source, struct b
         return false;
     }
     if (response.has_task)
-        worker_take_task(worker, source, response.activation);
+        worker_take_task(worker, source, &response);
     return response.has_task;
 }
 
@@ -124,6 +142,7 @@ static struct task_filter filter_of(const struct worker *worker, const struct so
 {
     struct task_filter filter = {
         .has_application = true,
+        .wants_claim = true,
         .application = bytes_str(worker->options.tasks->applications[source->application])};
 
     if (worker->options.namespace != NULL) {
@@ -135,6 +154,22 @@ static struct task_filter filter_of(const struct worker *worker, const struct so
 
 /* --- claims ---------------------------------------------------------------------------------- */
 
+static void got_nothing(struct worker *worker, struct source *source, int64_t took_ms)
+{
+    wmeters_add(worker->watch.meters, WM_NOT_FOUND, 1);
+    claims_got_nothing(source, took_ms, worker->now_ms);
+}
+
+static bool got_task(struct worker *worker, struct source *source, struct bytes body)
+{
+    bool has_task;
+
+    worker->watch.is_get_task = true;
+    has_task = take_response(worker, source, body);
+    worker->watch.is_get_task = false;
+    return has_task;
+}
+
 static void claim_done(void *ctx, const struct rpc_result *result)
 {
     struct claim *claim = (struct claim *)ctx;
@@ -143,6 +178,9 @@ static void claim_done(void *ctx, const struct rpc_result *result)
     int64_t took_ms = worker->now_ms - claim->sent_ms;
     bool cancelled = claim->cancelled;
 
+    if (!cancelled)
+        wmeters_rpc(worker->watch.meters, WM_GET_TASK_RPC, "GetTask", host_of(source)->name,
+                    clock_boot_us() - claim->sent_us, result->status);
     list_remove(&worker->open_claims, &claim->node);
     claims_closed(&worker->claims, source);
     mem_free(claim);
@@ -150,10 +188,10 @@ static void claim_done(void *ctx, const struct rpc_result *result)
         return;
     if (result->status == GRPC_OK || result->status == GRPC_NOT_FOUND) {
         host_ok(host_of(source));
-        if (result->status == GRPC_OK && take_response(worker, source, result->body))
+        if (result->status == GRPC_OK && got_task(worker, source, result->body))
             claims_got_task(source);
         else
-            claims_got_nothing(source, took_ms, worker->now_ms);
+            got_nothing(worker, source, took_ms);
         return;
     }
     host_failed(worker, host_of(source), "GetTask", result);
@@ -169,6 +207,7 @@ static void open_claim(struct worker *worker, struct source *source)
     claim->worker = worker;
     claim->source = source;
     claim->sent_ms = worker->now_ms;
+    claim->sent_us = clock_boot_us();
     list_push_back(&worker->open_claims, &claim->node);
     claims_opened(&worker->claims, source);
     task_filter_encode(&filter, &message);
@@ -188,15 +227,8 @@ static void cancel_claim(struct claim *claim)
     rpc_client_cancel(host->rpc, claim->call);
 }
 
-void traffic_cancel_claims(struct worker *worker)
-{
-    struct list_node *node;
-
-    while ((node = list_last(&worker->open_claims)) != NULL)
-        cancel_claim(container_of(node, struct claim, node));
-}
-
-/* The calls that a broker holds: a task for them would wait here while others are idle. */
+/* The calls that a broker holds: a task for them would wait here while others are idle. At the end,
+ * too: a young call is waited for, and what it brings is given back. */
 static void cancel_held_claims(struct worker *worker)
 {
     struct list_node *node;
@@ -238,11 +270,7 @@ void traffic_claim(struct worker *worker)
     size_t capacity = worker_capacity(worker), hand = in_hand(worker), free_places, wanted;
     struct source *source;
 
-    if (worker->draining) {
-        traffic_cancel_claims(worker);
-        return;
-    }
-    if (hand >= capacity) {
+    if (worker->draining || hand >= capacity) {
         cancel_held_claims(worker);
         return;
     }
@@ -265,8 +293,10 @@ static void report_again(struct worker *worker, struct job *job, bool unheard)
 
     job->unheard = unheard;
     job->next_try_ms = at;
-    if (!worker->draining && peer->blocked_until_ms > at)
+    if (!worker->draining && peer->blocked_until_ms > at) {
         job->next_try_ms = peer->blocked_until_ms;
+        wmeters_add_for(worker->watch.meters, WM_HOST_SKIPPED, host_of(job->source)->name, 1);
+    }
     peer->unreported++;
     list_push_back(&worker->reports, &job->node);
 }
@@ -283,6 +313,8 @@ static void report_done(void *ctx, const struct rpc_result *result)
     struct worker *worker = job->worker;
     struct host *host = host_of(job->source);
 
+    wmeters_rpc(worker->watch.meters, WM_UPDATE_TASK_RPC, "SetTaskStatus", host->name,
+                clock_boot_us() - job->sent_us, result->status);
     worker->sent--;
     worker->hopeful -= job->fetch_next;
     job->source->held -= job->fetch_next;
@@ -306,8 +338,13 @@ static void report_done(void *ctx, const struct rpc_result *result)
 
 static bool wants_next(struct worker *worker, struct source *source)
 {
-    return !worker->draining && in_hand(worker) + worker->claims.open < worker_capacity(worker) &&
-           claims_fetch_next(&worker->claims, source, worker->options.rebalance_after);
+    if (worker->draining || in_hand(worker) + worker->claims.open >= worker_capacity(worker))
+        return false;
+    if (claims_fetch_next(&worker->claims, source, worker->options.rebalance_after))
+        return true;
+    if (worker->claims.count > 1 && source->in_row == 0)
+        wmeters_add_for(worker->watch.meters, WM_REBALANCE, "max_tasks_reached", 1);
+    return false;
 }
 
 static void send_report(struct worker *worker, struct job *job)
@@ -323,10 +360,12 @@ static void send_report(struct worker *worker, struct job *job)
     }
     if (job->status == ACTIVATION_RETRY)
         retry_fill_report(&job->task->options.retry, &request);
+    wmeters_add_for(worker->watch.meters, WM_FETCH_NEXT, job->fetch_next ? "True" : "False", 1);
     set_status_encode(&request, &message);
     worker->hopeful += job->fetch_next;
     job->source->held += job->fetch_next;
     worker->sent++;
+    job->sent_us = clock_boot_us();
     host->dirty = true;
     rpc_client_call(host->rpc, CONSUMER_SET_STATUS, buf_bytes(&message), REPORT_TIMEOUT_MS,
                     report_done, job, worker->now_ms, NULL);
@@ -335,6 +374,8 @@ static void send_report(struct worker *worker, struct job *job)
 
 void traffic_report(struct worker *worker, struct job *job, enum activation_status status)
 {
+    wmeters_observe(worker->watch.meters, WM_COMPLETE_DURATION,
+                    (uint64_t)(worker->now_ms - job->received_ms) * 1000);
     job->status = status;
     job->worker = worker;
     job->source->held--;
@@ -374,12 +415,152 @@ void traffic_send_reports(struct worker *worker)
     }
 }
 
-int64_t traffic_next_ms(const struct worker *worker)
+/* --- what goes back unstarted ---------------------------------------------------------------- */
+
+/* One GiveBack under way. */
+struct giving {
+    struct worker *worker;
+    struct host *host;
+    struct list jobs;
+};
+
+static void leave(struct host *host, size_t count, const char *why)
+{
+    log_at(host->has_left ? LOG_DEBUG : LOG_INFO, WORKER_TARGET,
+           LOG_FIELDS(log_str("broker", host->name), log_int("tasks", (int64_t)count),
+                      log_str("error", why)),
+           "the broker takes no unstarted tasks back: they wait there for their deadline");
+    host->has_left = true;
+}
+
+static void move_back(struct giving *giving)
+{
+    struct list_node *node;
+
+    while ((node = list_pop_front(&giving->jobs)) != NULL)
+        list_push_back(&giving->host->returns, node);
+}
+
+/* A repeated call is harmless: each claim is given back once. */
+static bool give_again(const struct giving *giving, const struct rpc_result *result)
+{
+    return result->status == GRPC_UNAVAILABLE && giving->host->return_tries < RETURN_TRIES;
+}
+
+static void give_back_done(void *ctx, const struct rpc_result *result)
+{
+    struct giving *giving = (struct giving *)ctx;
+    struct worker *worker = giving->worker;
+    struct host *host = giving->host;
+    struct give_back_response response = {0};
+    const char *fault = "";
+
+    if (give_again(giving, result)) {
+        move_back(giving);
+        host->returns_due_ms = worker->now_ms + claims_report_pause_ms(host->return_tries,
+                                                                       worker_chance(worker), true);
+    } else if (result->status != GRPC_OK) {
+        leave(host, giving->jobs.count,
+              *result->message ? result->message : grpc_status_name(result->status));
+    } else if (give_back_response_decode(result->body, &response, &fault) == 0) {
+        host->return_tries = 0;
+        log_info(WORKER_TARGET,
+                 LOG_FIELDS(log_str("broker", host->name), log_int("tasks", response.returned),
+                            log_int("too_late", response.ignored)),
+                 "unstarted tasks were given back");
+    } else {
+        leave(host, giving->jobs.count, fault);
+    }
+    free_returns(worker, &giving->jobs);
+    mem_free(giving);
+}
+
+/* Moves to the call what can be named; the rest is left. False if nothing can. */
+static bool fill_return(struct giving *giving, struct buf *message)
+{
+    struct worker *worker = giving->worker;
+    struct list_node *node;
+    size_t nameless = 0;
+
+    while (giving->jobs.count < GIVE_BACK_MAX && message->len < RETURN_BYTES &&
+           (node = list_pop_front(&giving->host->returns)) != NULL) {
+        struct job *job = container_of(node, struct job, node);
+
+        if (job->broker_claim == 0) {
+            nameless++;
+            worker->returning--;
+            worker_free_job(job);
+            continue;
+        }
+        list_push_back(&giving->jobs, node);
+        give_back_encode_one(&(struct give_back){.id = job->id, .claim = job->broker_claim},
+                             message);
+    }
+    if (nameless > 0)
+        leave(giving->host, nameless, "it names no claims");
+    return !list_empty(&giving->jobs);
+}
+
+static void send_returns(struct worker *worker, struct host *host)
+{
+    struct giving *giving = mem_zalloc(sizeof *giving);
+    struct buf message = {0};
+
+    giving->worker = worker;
+    giving->host = host;
+    list_init(&giving->jobs);
+    if (fill_return(giving, &message)) {
+        host->return_tries++;
+        host->dirty = true;
+        rpc_client_call(host->rpc, WORKER_GIVE_BACK, buf_bytes(&message), RETURN_TIMEOUT_MS,
+                        give_back_done, giving, worker->now_ms, NULL);
+    } else {
+        mem_free(giving);
+    }
+    buf_free(&message);
+}
+
+void traffic_give_back(struct worker *worker, struct job *job)
+{
+    job->source->held--;
+    worker->returning++;
+    list_push_back(&host_of(job->source)->returns, &job->node);
+}
+
+void traffic_send_returns(struct worker *worker)
+{
+    for (size_t i = 0; worker->returning > 0 && i < worker->options.hosts->count; i++) {
+        struct host *host = &worker->hosts[i];
+
+        while (!list_empty(&host->returns) && host->returns_due_ms <= worker->now_ms)
+            send_returns(worker, host);
+    }
+}
+
+static int64_t returns_next_ms(const struct worker *worker)
 {
     int64_t next = CLOCK_NEVER;
 
+    for (size_t i = 0; worker->returning > 0 && i < worker->options.hosts->count; i++) {
+        const struct host *host = &worker->hosts[i];
+
+        if (!list_empty(&host->returns) && host->returns_due_ms < next)
+            next = host->returns_due_ms;
+    }
+    return next;
+}
+
+int64_t traffic_next_ms(const struct worker *worker)
+{
+    int64_t next = returns_next_ms(worker);
+
     list_foreach (&worker->reports, node) {
         int64_t at = report_due_ms(container_of(node, const struct job, node));
+
+        next = at < next ? at : next;
+    }
+    if (worker->draining || in_hand(worker) >= worker_capacity(worker)) {
+        int64_t at = clock_add(oldest_claim_ms(worker), CLAIM_YOUNG_MS);
 
         next = at < next ? at : next;
     }
@@ -387,10 +568,6 @@ int64_t traffic_next_ms(const struct worker *worker)
         int64_t at = claims_next_ms(&worker->claims, worker->now_ms);
 
         next = at < next ? at : next;
-        if (in_hand(worker) >= worker_capacity(worker)) {
-            at = clock_add(oldest_claim_ms(worker), CLAIM_YOUNG_MS);
-            next = at < next ? at : next;
-        }
         /* Time to widen: only while a source without a call could be asked. */
         if (worker->claims.count > 1 && worker->claims.open > 0 &&
             worker->claims.open < worker->claims.count) {

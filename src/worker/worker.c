@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -17,6 +18,7 @@
 #include "worker/worker_int.h"
 
 #define SHORT_RUN_US      5000
+#define VERY_SHORT_RUN_US 500
 #define AHEAD_MAX         7 /* tasks for each child besides the one it runs */
 #define IDLE_SAY_MS       60000
 #define CHILDREN_GRACE_MS 3000 /* for the 2 s that they give their persistent commands */
@@ -74,8 +76,18 @@ static int64_t limit_ms(uint64_t seconds)
     return seconds > INT64_MAX / 1000 ? CLOCK_NEVER : (int64_t)seconds * 1000;
 }
 
+/* Wall clock, UTC; what no calendar has becomes the nearest that fits. */
+static int64_t received_at_us(const struct activation *a)
+{
+    static const int64_t max_s = INT64_C(1) << 40;
+    int64_t s = a->received_at_s > max_s ? max_s : a->received_at_s < 0 ? 0 : a->received_at_s;
+
+    return s * 1000000 + a->received_at_ns / 1000;
+}
+
 static void refuse(struct worker *worker, struct job *job, const struct activation *a)
 {
+    wmeters_add_task(worker->watch.meters, WM_UNKNOWN_TASK, a->namespace, a->taskname, 1);
     log_error(WORKER_TARGET,
               LOG_FIELDS(log_bytes("id", a->id), log_bytes("namespace", a->namespace),
                          log_bytes("task", a->taskname)),
@@ -83,15 +95,17 @@ static void refuse(struct worker *worker, struct job *job, const struct activati
     traffic_report(worker, job, ACTIVATION_FAILURE);
 }
 
-void worker_take_task(struct worker *worker, struct source *source, struct bytes activation)
+void worker_take_task(struct worker *worker, struct source *source,
+                      const struct task_response *response)
 {
     const struct tasks *tasks = worker->options.tasks;
     struct job *job = mem_zalloc(sizeof *job);
     const char *fault = "";
     struct activation a;
 
-    job->payload = blob_copy(activation);
+    job->payload = blob_copy(response->activation);
     job->source = source;
+    job->broker_claim = response->claim;
     job->received_ms = worker->now_ms;
     if (activation_parse(blob_bytes(job->payload), &a, &fault) != 0) {
         /* Without an id there is nothing to report; the broker's deadline ends it. */
@@ -101,8 +115,12 @@ void worker_take_task(struct worker *worker, struct source *source, struct bytes
         return;
     }
     source->held++;
+    if (worker->watch.is_get_task)
+        wmeters_add_task(worker->watch.meters, WM_GET_TASK, a.namespace, a.taskname, 1);
     job->id = a.id;
     job->attempts = a.retry_state.attempts;
+    job->has_received_at = a.has_received_at;
+    job->received_at_us = received_at_us(&a);
     job->deadline_ms = limit_ms(a.processing_deadline_duration);
     job->task =
         tasks_find(tasks, tasks->applications[source->application], a.namespace, a.taskname);
@@ -136,6 +154,26 @@ static void log_end(const struct job *job, enum attempt_end end, enum activation
                                       : "");
 }
 
+static void measure(struct worker *worker, const struct job *job, enum attempt_end end,
+                    enum activation_status status, int64_t run_us)
+{
+    struct meters_run run = {.task = job->task,
+                             .host = container_of(job->source->peer, struct host, peer)->name,
+                             .end = end,
+                             .status = status,
+                             .run_us = run_us,
+                             .memory_kib = job->memory_kib,
+                             .has_received_at = job->has_received_at};
+
+    if (worker->watch.meters == NULL)
+        return;
+    run.latency_us = clock_wall_us() - job->received_at_us;
+    wmeters_task(worker->watch.meters, &run);
+    if (job->task->options.at_most_once)
+        wmeters_add_task(worker->watch.meters, WM_ONCE_EXECUTED, bytes_str(job->task->ns->name),
+                         bytes_str(job->task->name), 1);
+}
+
 static void on_done(void *ctx, struct job *job, enum attempt_end end, const char *why,
                     int64_t run_us)
 {
@@ -147,6 +185,7 @@ static void on_done(void *ctx, struct job *job, enum attempt_end end, const char
         worker->average_run_us = run_us;
     worker->average_run_us += (run_us - worker->average_run_us) / 16;
     log_end(job, end, status, why);
+    measure(worker, job, end, status, run_us);
     traffic_report(worker, job, status);
 }
 
@@ -180,29 +219,84 @@ static void on_asked(void *ctx, struct job *job, enum once_answer answer, const 
     once_asked((struct worker *)ctx, job, answer, why);
 }
 
+static void on_child(void *ctx, enum pool_child what)
+{
+    static const char *const lost[] = {[POOL_CHILD_KILLED] = "deadline",
+                                       [POOL_CHILD_SIGNALLED] = "signal",
+                                       [POOL_CHILD_EXITED] = "exit"};
+    struct worker *worker = (struct worker *)ctx;
+    struct worker_meters *meters = worker->watch.meters;
+    char count[16];
+
+    switch (what) {
+    case POOL_CHILD_STARTED:
+        wmeters_add_for(meters, WM_SPAWN_CHILD, "success", 1);
+        break;
+    case POOL_CHILD_NOT_STARTED:
+        wmeters_add_for(meters, WM_SPAWN_FAILED, "failure", 1);
+        break;
+    case POOL_CHILD_WORN:
+        (void)snprintf(count, sizeof count, "%u", worker->options.max_child_task_count);
+        wmeters_add_for(meters, WM_MAX_TASKS, count, 1);
+        break;
+    default:
+        wmeters_add_for(meters, WM_CHILDREN_LOST, lost[what], 1);
+    }
+}
+
 /* In a new child. */
 static void on_forked(void *ctx)
 {
     struct worker *worker = (struct worker *)ctx;
 
     close(worker->signal_fd);
+    watch_forked(worker);
     for (size_t i = 0; i < worker->options.hosts->count; i++)
         if (rpc_client_fd(worker->hosts[i].rpc) >= 0)
             close(rpc_client_fd(worker->hosts[i].rpc));
 }
 
-/* Its deadline at the broker ran since the claim: by now another worker may have it. */
+/* Its deadline at the broker ran since the claim: by now another worker may have it. If not, it can
+ * have it now. */
 static bool waited_too_long(const struct worker *worker, const struct job *job)
 {
     return job->deadline_ms != 0 && worker->now_ms - job->received_ms > job->deadline_ms;
 }
 
-static void leave(struct job *job, const char *why)
+/* Back to its broker, unless its key may be in Redis: then every other worker would take it for a
+ * duplicate, and report it complete. */
+static void part_with(struct worker *worker, struct job *job)
 {
-    log_warn(WORKER_TARGET, LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
-             "%s", why);
+    wmeters_add(worker->watch.meters, WM_TASKS_LEFT, 1);
+    if (!job->is_asked) {
+        traffic_give_back(worker, job);
+        return;
+    }
+    log_warn(
+        WORKER_TARGET, LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
+        "an at-most-once task that may have its key in Redis is not started; it is left to the "
+        "broker");
     job->source->held--;
     worker_free_job(job);
+}
+
+static void give_back_unstarted(struct worker *worker)
+{
+    struct list_node *node;
+
+    once_release(worker);
+    while ((node = list_pop_front(&worker->queue)) != NULL)
+        part_with(worker, container_of(node, struct job, node));
+}
+
+/* How many jobs a child may have at once. The shorter they are, the more of its time goes into
+ * waking it: four at a time cost a third less than two. The last of them must not wait long behind
+ * the others. */
+static uint32_t jobs_each(const struct worker *worker)
+{
+    if (!runs_are_short(worker))
+        return 1;
+    return worker->average_run_us < VERY_SHORT_RUN_US ? 4 : 2;
 }
 
 static void assign_jobs(struct worker *worker)
@@ -210,22 +304,22 @@ static void assign_jobs(struct worker *worker)
     struct list_node *node;
 
     once_release(worker);
+    if (worker->draining)
+        give_back_unstarted(worker);
     while ((node = list_first(&worker->queue)) != NULL) {
         struct job *job = container_of(node, struct job, node);
 
         list_remove(&worker->queue, node);
         if (waited_too_long(worker, job)) {
-            leave(job, "a claimed task could not be started in time; it is left to the broker");
-            continue;
-        }
-        if (once_gives_up(worker, job)) {
-            leave(job, "Redis cannot be asked, and the worker stops: an at-most-once task is left "
-                       "to the broker");
+            log_warn(WORKER_TARGET,
+                     LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
+                     "a claimed task could not be started in time");
+            part_with(worker, job);
             continue;
         }
         if (once_hold(worker, job))
             continue;
-        if (!pool_assign(worker->pool, job, runs_are_short(worker) ? 2 : 1, worker->now_ms)) {
+        if (!pool_assign(worker->pool, job, jobs_each(worker), worker->now_ms)) {
             if (job->claim != 0)
                 once_not_asked(&worker->outage);
             list_push_front(&worker->queue, node);
@@ -254,7 +348,11 @@ static void touch_health(struct worker *worker)
     if (worker->options.health_path == NULL || worker->now_ms < worker->health_ms)
         return;
     worker->health_ms = worker->now_ms + worker->options.health_every_ms;
-    if (touch(worker->options.health_path) == 0 || worker->now_ms < worker->health_warned_ms)
+    if (touch(worker->options.health_path) == 0) {
+        wmeters_add(worker->watch.meters, WM_HEALTH_TOUCHED, 1);
+        return;
+    }
+    if (worker->now_ms < worker->health_warned_ms)
         return;
     worker->health_warned_ms = worker->now_ms + HEALTH_RETELL_MS;
     log_error(
@@ -283,13 +381,17 @@ static void begin_drain(struct worker *worker, uint32_t signal_number)
         return;
     }
     worker->draining = true;
+    watch_draining(worker);
     if (worker->options.has_shutdown_timeout)
         worker->shutdown_end_ms = clock_add(worker->now_ms, worker->options.shutdown_timeout_ms);
     traffic_hurry_reports(worker);
     log_info(WORKER_TARGET,
              LOG_FIELDS(log_int("running", (int64_t)pool_jobs(worker->pool)),
                         log_int("waiting", (int64_t)worker->queue.count)),
-             "%s: no new tasks; what was claimed runs to its end", strsignal((int)signal_number));
+             "%s: no new tasks; what is running goes on to its end, the rest goes back",
+             strsignal((int)signal_number));
+    pool_revoke(worker->pool);
+    give_back_unstarted(worker); /* before a --shutdown-timeout of 0 */
 }
 
 static void take_signals(struct worker *worker)
@@ -328,7 +430,9 @@ static bool drained(struct worker *worker)
 {
     if (!worker->draining || !all_idle(worker))
         return false;
-    if (worker->sent == 0 && list_empty(&worker->reports) && list_empty(&worker->open_claims))
+    watch_reporting(worker);
+    if (worker->sent == 0 && worker->returning == 0 && list_empty(&worker->reports) &&
+        list_empty(&worker->open_claims))
         return true;
     if (worker->drain_end_ms == CLOCK_NEVER) {
         worker->drain_end_ms = clock_add(worker->now_ms, worker->options.drain_timeout_ms);
@@ -356,6 +460,7 @@ static int wait_ms(const struct worker *worker)
     if (worker->options.tasks->application_count == 0)
         next = earlier(next, worker->idle_said_ms);
     next = earlier(next, once_next_ms(worker));
+    next = earlier(next, watch_next_ms(worker));
     next = earlier(next, worker->drain_end_ms);
     next = earlier(next, worker->shutdown_end_ms);
     left = next - clock_boot_ms();
@@ -371,6 +476,7 @@ static void wait_events(struct worker *worker)
         worker->fds[1 + i] = (struct pollfd){.fd = rpc_client_fd(worker->hosts[i].rpc),
                                              .events = rpc_client_events(worker->hosts[i].rpc)};
     n += pool_poll(worker->pool, worker->fds + n);
+    worker->fds[n++] = (struct pollfd){.fd = watch_fd(worker), .events = POLLIN};
     if (poll(worker->fds, n, wait_ms(worker)) < 0)
         for (size_t i = 0; i < n; i++)
             worker->fds[i].revents = 0;
@@ -391,6 +497,14 @@ static void serve_hosts(struct worker *worker, bool only_dirty)
     }
 }
 
+/* The last of the fds. */
+static bool watch_is_ready(const struct worker *worker)
+{
+    size_t at = 1 + worker->options.hosts->count + worker->options.concurrency;
+
+    return worker->fds[at].fd >= 0 && worker->fds[at].revents != 0;
+}
+
 static void turn(struct worker *worker)
 {
     wait_events(worker);
@@ -402,10 +516,12 @@ static void turn(struct worker *worker)
     pool_tick(worker->pool, worker->now_ms);
     traffic_send_reports(worker);
     assign_jobs(worker);
+    traffic_send_returns(worker);
     traffic_claim(worker);
     serve_hosts(worker, true);
     touch_health(worker);
     say_idle(worker);
+    watch_turn(worker, watch_is_ready(worker));
 }
 
 static int open_signals(struct worker *worker, sigset_t *before, struct err_text *why)
@@ -436,6 +552,7 @@ static int open_all(struct worker *worker, struct err_text *why)
                    .done = on_done,
                    .returned = on_returned,
                    .asked = on_asked,
+                   .child = on_child,
                    .forked = on_forked}};
     const char *path = worker->options.health_path;
     int rv;
@@ -447,11 +564,13 @@ static int open_all(struct worker *worker, struct err_text *why)
             return err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
     if (path != NULL && touch(path) != 0)
         return err_set(why, ERR_INVALID, "health-check file %s: %s", path, strerror(errno));
-    rv = traffic_open(worker, why);
+    rv = watch_open(worker, why);
+    if (rv == 0)
+        rv = traffic_open(worker, why);
     if (rv == 0)
         rv = pool_new(&worker->pool, &pool, why);
     if (rv == 0)
-        worker->fds = mem_calloc(1 + worker->options.hosts->count + pool.size, sizeof *worker->fds);
+        worker->fds = mem_calloc(2 + worker->options.hosts->count + pool.size, sizeof *worker->fds);
     return rv;
 }
 
@@ -466,6 +585,7 @@ static void free_jobs(struct list *jobs)
 /* Calls under way end here, and put their jobs back among the reports. */
 static void close_all(struct worker *worker)
 {
+    watch_close(worker);
     traffic_close(worker);
     if (worker->pool != NULL)
         pool_free(worker->pool);
@@ -477,9 +597,12 @@ static void close_all(struct worker *worker)
         close(worker->signal_fd);
 }
 
-static int finish(const struct worker *worker)
+static int finish(struct worker *worker)
 {
     size_t unreported = worker->sent + worker->reports.count;
+
+    watch_ended(worker, worker->queue.count + worker->held.count + pool_jobs(worker->pool),
+                unreported);
 
     if (worker->killed)
         log_error(WORKER_TARGET, LOG_FIELDS(log_int("running", (int64_t)pool_jobs(worker->pool))),

@@ -11,8 +11,9 @@
  *   - A report goes to the broker the task came from, again and again until it is delivered.
  *   - A task that a child has started is never started again here, whatever happens to the child.
  *   - First SIGTERM or SIGINT: no new claims, calls that wait for tasks are cancelled, claimed
- *     tasks run to their end or until shutdown_timeout_ms, reports are delivered, exit 0. A second
- *     one: everything is killed, exit 1.
+ *     tasks that no child has started go back to their brokers, the others run to their end or
+ *     until shutdown_timeout_ms, reports are delivered, exit 0. A second one: everything is killed,
+ *     exit 1.
  */
 #ifndef TASKMILL_WORKER_WORKER_H
 #define TASKMILL_WORKER_WORKER_H
@@ -21,6 +22,7 @@
 #include "worker/hosts.h"
 #include "worker/once.h"
 #include "worker/tasks.h"
+#include "worker/watch.h"
 
 struct worker_options {
     const struct host_list *hosts;
@@ -40,6 +42,7 @@ struct worker_options {
     const char *health_path;  /* touched once per health_every_ms; NULL: none */
     uint32_t health_every_ms;
     struct once_options once; /* redis NULL: at-most-once tasks always run; `worker` is filled in */
+    struct watch_options watch;
     bool has_shutdown_timeout;
     uint32_t shutdown_timeout_ms; /* from the signal on; what still runs is killed */
     uint32_t drain_timeout_ms;    /* for reports, after the last task has ended */

@@ -7,6 +7,7 @@
 
 #include "rpc/client.h"
 #include "worker/claims.h"
+#include "worker/meters.h"
 #include "worker/pool.h"
 #include "worker/worker.h"
 
@@ -19,6 +20,10 @@ struct host {
     bool dirty;            /* has something to send */
     size_t reporting;      /* reports that it has not taken yet, waiting or under way */
     int64_t gone_since_ms; /* when its connection was lost or refused; CLOCK_NEVER: it answers */
+    struct list returns;   /* unstarted jobs on their way back, until their call begins */
+    int64_t returns_due_ms;
+    uint32_t return_tries;
+    bool has_left; /* it was said that tasks stay there until their deadline */
 };
 
 /* One GetTask under way. */
@@ -27,7 +32,7 @@ struct claim {
     struct worker *worker;
     struct source *source;
     uint64_t call;
-    int64_t sent_ms;
+    int64_t sent_ms, sent_us;
     bool cancelled;
 };
 
@@ -44,9 +49,11 @@ struct worker {
     struct list open_claims;
     size_t hopeful;      /* reports under way that ask for the next task */
     size_t sent;         /* reports under way */
+    size_t returning;    /* jobs that are given back: waiting, or in a call under way */
     struct list reports; /* that wait to be sent (again) */
-    struct list queue;   /* jobs without a child */
-    struct list held;    /* at-most-once jobs that wait for Redis */
+    struct watch watch;
+    struct list queue; /* jobs without a child */
+    struct list held;  /* at-most-once jobs that wait for Redis */
     struct once_outage outage;
     uint64_t claim_number; /* of the last job that must be asked for */
 
@@ -71,7 +78,6 @@ int traffic_open(struct worker *worker, struct err_text *why);
 void traffic_close(struct worker *worker);
 /* Asks for tasks and cancels what is too much. */
 void traffic_claim(struct worker *worker);
-void traffic_cancel_claims(struct worker *worker);
 /* The job's report; takes the job over. */
 void traffic_report(struct worker *worker, struct job *job, enum activation_status status);
 /* True if all reports that are left are for brokers that have been gone since `since_ms`. */
@@ -80,6 +86,12 @@ bool traffic_all_gone(const struct worker *worker, int64_t since_ms);
 void traffic_hurry_reports(struct worker *worker);
 /* Sends the reports that are due. */
 void traffic_send_reports(struct worker *worker);
+/* A job that nobody has started, and nobody here will: back to its broker. Takes the job over. What
+ * the broker does not take back (an original one never does) is left to its deadline; that is said
+ * once for each broker. */
+void traffic_give_back(struct worker *worker, struct job *job);
+/* One call for each broker that is owed jobs. */
+void traffic_send_returns(struct worker *worker);
 int64_t traffic_next_ms(const struct worker *worker);
 
 /* --- once_hold.c ------------------------------------------------------------------------------ */
@@ -87,8 +99,6 @@ int64_t traffic_next_ms(const struct worker *worker);
 bool once_guards(const struct worker *worker, const struct job *job);
 /* True if it must wait: then it has been put aside. */
 bool once_hold(struct worker *worker, struct job *job);
-/* Whether the worker drains and must leave the job, because Redis cannot be asked. */
-bool once_gives_up(const struct worker *worker, const struct job *job);
 /* Puts back into the queue what may ask now. */
 void once_release(struct worker *worker);
 int64_t once_next_ms(const struct worker *worker);
@@ -97,8 +107,9 @@ size_t once_in_hand(const struct worker *worker);
 /* The pool's event. */
 void once_asked(struct worker *worker, struct job *job, enum once_answer answer, const char *why);
 
-/* worker.c: a task has arrived. Takes its bytes as a blob. */
-void worker_take_task(struct worker *worker, struct source *source, struct bytes activation);
+/* worker.c: a task has arrived, in a response that has one. Takes its bytes as a blob. */
+void worker_take_task(struct worker *worker, struct source *source,
+                      const struct task_response *response);
 void worker_free_job(struct job *job);
 
 #endif

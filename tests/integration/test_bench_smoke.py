@@ -22,7 +22,7 @@ def run(*args, timeout_s=100):
 def test_help_names_every_part_and_an_example():
     done = run("--help")
     assert done.returncode == 0
-    for word in ("kafka", "embedded", "beanstalkd", "idle", "ingest", "--json", "--quick", "example:"):
+    for word in ("kafka", "embedded", "worker", "beanstalkd", "idle", "ingest", "--json", "--quick", "example:"):
         assert word in done.stdout
 
 
@@ -42,6 +42,17 @@ def test_a_folder_in_memory_is_refused(tmp_path):
     done = run("--quick", "--only", "idle", "--folder", "/dev/shm/taskmill-bench-test")
     assert done.returncode == 1
     assert "is in memory" in done.stderr
+
+
+def test_quick_run_of_the_worker(tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("--quick", "--only", "worker", "--json", figures, "--folder", tmp_path / "bench")
+    assert done.returncode == 0, done.stderr
+    assert "one worker process, 8 children" in done.stdout
+    round_of, = json.loads(figures.read_text())["rounds"]["worker 8"]
+    assert round_of["tasks"] == 20000
+    assert round_of["tasks_per_s"] > 0 and round_of["raw_per_s"] > 0
+    assert round_of["parent_cpu_us"] > 0 and round_of["children_cpu_us"] > 0
 
 
 def test_quick_run_of_two_parts(tmp_path):

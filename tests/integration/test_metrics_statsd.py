@@ -82,7 +82,8 @@ def statsd():
 
 def documented():
     """(type, tag keys) by name, of what docs/metrics.md says is sent."""
-    rows = re.findall(r"^\| `([^`]+)` \| ([cgh]) \| ([^|]+) \| ([^|]+) \|$", DOCS.read_text(), re.M)
+    rows = re.findall(r"^\| `([^`]+)` \| ([cgh]) \| ([^|]+) \| ([^|]+) \|$",
+                      DOCS.read_text().split("\n# The worker's metrics\n")[0], re.M)
     return {name: (kind, () if tags == "-" else tuple(tags.split(", ")))
             for name, kind, tags, meaning in rows if not meaning.startswith("not sent")}
 

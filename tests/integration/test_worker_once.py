@@ -116,6 +116,18 @@ def test_a_worker_that_stops_leaves_what_it_cannot_ask_for(fake, redis, worker, 
     assert "is left to the broker" in w.log()
 
 
+def test_what_was_asked_for_is_not_given_back(fake, redis, worker, tmp_path):
+    """Its key may be in Redis: the next worker would take it for a duplicate, and report it complete."""
+    fake.claims, fake.give_back_fail = {}, []
+    redis.pause()
+    w = worker(fake, redis, "--concurrency", "1")
+    fake.tasks.append(once("a"))
+    w.wait_log("Redis cannot be asked")
+    w.stop()
+    assert runs(tmp_path, "once") == [] and fake.reports == [] and fake.given_back == []
+    assert "is left to the broker" in w.log()
+
+
 def test_environment_and_wrong_urls(fake, redis, worker, tmp_path):
     w = worker(fake, None, env={"TASKMILL_REDIS": redis.url})
     fake.tasks += [once("a"), once("a")]

@@ -12,7 +12,7 @@ from sentry_protos.taskbroker.v1 import taskbroker_pb2 as pb
 
 from harness.broker import build_folder, program
 from harness.process import Process, wait_for
-from harness.rpc import CONSUMER
+from harness.rpc import CONSUMER, WORKER, message
 
 MODULE = "examples/demo_tasks.so"
 
@@ -71,6 +71,9 @@ class FakeBroker:
 
     pause_s how long GetTask thinks before it looks for a task
     fail    answers of SetTaskStatus before it starts to accept: a list of grpc.StatusCode
+    claims  numbers of the tasks that were handed out, by id; None, as at first: it has no such numbers
+    given_back  ids of tasks; give_back_fail: answers before it starts to accept, as in `fail`;
+            as long as that is None, UNIMPLEMENTED
     """
 
     def __init__(self):
@@ -79,6 +82,9 @@ class FakeBroker:
         self.fail = []
         self.asked = []
         self.pause_s = 0
+        self.claims = None
+        self.given_back = []
+        self.give_back_fail = None
         self._lock = threading.Lock()
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         methods = {
@@ -89,7 +95,12 @@ class FakeBroker:
             function, request_deserializer=request.FromString,
             response_serializer=response.SerializeToString)
             for name, (function, request, response) in methods.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CONSUMER, handlers),))
+        give_back = grpc.unary_unary_rpc_method_handler(
+            self._give_back, request_deserializer=message("taskmill.v1.GiveBackRequest").FromString,
+            response_serializer=message("taskmill.v1.GiveBackResponse").SerializeToString)
+        self._server.add_generic_rpc_handlers((
+            grpc.method_handlers_generic_handler(CONSUMER, handlers),
+            grpc.method_handlers_generic_handler(WORKER, {"GiveBack": give_back})))
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
@@ -104,7 +115,27 @@ class FakeBroker:
         task = self._next()
         if task is None:
             context.abort(grpc.StatusCode.NOT_FOUND, "No pending activation")
-        return pb.GetTaskResponse(task=task)
+        return self._with_claim(pb.GetTaskResponse(task=task))
+
+    def _with_claim(self, response):
+        """Field 2001, as an unknown field of the published schema."""
+        if self.claims is not None and response.HasField("task"):
+            with self._lock:
+                number = self.claims[response.task.id] = len(self.claims) + 1
+            response.MergeFromString(bytes.fromhex("897d") + number.to_bytes(8, "little"))
+        return response
+
+    def _give_back(self, request, context):
+        with self._lock:
+            fail = self.give_back_fail
+            failure = grpc.StatusCode.UNIMPLEMENTED if fail is None else fail.pop(0) if fail else None
+            mine = [entry.id for entry in request.tasks if (self.claims or {}).get(entry.id) == entry.claim]
+            if failure is None:
+                self.given_back += mine
+        if failure is not None:
+            context.abort(failure, "planned")
+        return message("taskmill.v1.GiveBackResponse")(returned=len(mine),
+                                                       ignored=len(request.tasks) - len(mine))
 
     def _set_status(self, request, context):
         with self._lock:
@@ -114,7 +145,7 @@ class FakeBroker:
         if failure is not None:
             context.abort(failure, "planned")
         task = self._next() if request.HasField("fetch_next_task") else None
-        return pb.SetTaskStatusResponse(task=task)
+        return self._with_claim(pb.SetTaskStatusResponse(task=task))
 
     def wait_reports(self, count, timeout_s=20):
         wait_for(lambda: len(self.reports) >= count, lambda: f"{count} reports: {self.reports}", timeout_s)

@@ -21,8 +21,8 @@ static void test_pieces(void **state)
     size_t pos = 0, taken = 0;
 
     (void)state;
-    frame_put(&whole, 1, 2, 3, bytes_str("hello"));
-    frame_put(&whole, 4, 5, 6, bytes_str(""));
+    frame_put(&whole, &(struct frame_head){.kind = 1, .seq = 2, .value = 3}, bytes_str("hello"));
+    frame_put(&whole, &(struct frame_head){.kind = 4, .seq = 5, .value = 6}, bytes_str(""));
     for (size_t i = 0; i < whole.len; i++) {
         buf_append_byte(&in, whole.ptr[i]);
         while (frame_take(&in, &pos, &head, &body)) {
@@ -52,7 +52,7 @@ static void test_large(void **state)
     (void)state;
     memset(content, 'x', len);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-    frame_put(&out, 9, 8, 7, bytes_of(content, len));
+    frame_put(&out, &(struct frame_head){.kind = 9, .seq = 8, .value = 7}, bytes_of(content, len));
     while (!frame_take(&in, &pos, &head, &body)) {
         stalls += frame_write(ends[0], &out, &done) == ERR_FULL;
         assert_int_equal(frame_read(ends[1], &in), 0);
@@ -64,7 +64,7 @@ static void test_large(void **state)
     assert_int_equal(frame_read(ends[1], &in), 0); /* nothing there */
     close(ends[0]);
     assert_int_equal(frame_read(ends[1], &in), ERR_CLOSED);
-    frame_put(&out, 0, 0, 0, bytes_str("x"));
+    frame_put(&out, &(struct frame_head){.kind = 0, .seq = 0, .value = 0}, bytes_str("x"));
     assert_int_equal(frame_write(ends[1], &out, &done), ERR_CLOSED);
     close(ends[1]);
     buf_free(&out);

@@ -8,8 +8,10 @@
 
 /* Real children. Time comes in as an argument; only the waiting for a child's answer is real. */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <taskmill.h>
@@ -41,10 +43,15 @@ struct fixture {
 /* Only this child's; the sanitizers must not think that it is lost. */
 static char *volatile grown;
 
+/* How often a handler of any child has begun, once share_runs was called. */
+static _Atomic int *runs;
+
 static enum taskmill_status handler(struct taskmill_call *call)
 {
     const char *what;
 
+    if (runs)
+        ++*runs;
     if (taskmill_arg_str(call, 0, &what))
         return taskmill_fail(call, "needs a word");
     if (strcmp(what, "ok") == 0)
@@ -94,10 +101,13 @@ static void on_returned(void *ctx, struct job *job)
     f->ended++;
 }
 
+/* Without Redis the answer is yes, and only guarded jobs ask. */
 static void on_asked(void *ctx, struct job *job, enum once_answer answer, const char *why)
 {
-    (void)ctx, (void)job, (void)answer, (void)why;
-    fail(); /* nothing here must be asked for */
+    (void)ctx;
+    assert_int_not_equal(job->claim, 0);
+    assert_int_equal(answer, ONCE_RUN);
+    assert_string_equal(why, "");
 }
 
 static void on_forked(void *ctx)
@@ -158,7 +168,7 @@ static void make_pool(struct fixture *f, struct pool_options options)
     struct err_text why;
 
     options.tasks = &f->tasks;
-    options.events = (struct pool_events){f, on_done, on_returned, on_asked, on_forked};
+    options.events = (struct pool_events){f, on_done, on_returned, on_asked, NULL, on_forked};
     assert_int_equal(pool_new(&f->pool, &options, &why), 0);
 }
 
@@ -420,6 +430,85 @@ static void test_sends_are_not_awaited_unless_asked(void **state)
     assert_int_equal(f->outcomes[0].end, ATTEMPT_COMPLETE);
 }
 
+static void share_runs(void)
+{
+    if (!runs)
+        runs = mmap(NULL, sizeof *runs, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(runs, MAP_FAILED);
+    *runs = 0;
+}
+
+/* What is started goes on; the rest is back at once, and the child never starts it. */
+static void test_revoke(void **state)
+{
+    struct fixture *f = *state;
+
+    share_runs();
+    start(f, 1, 0);
+    make_job(f, 0, "hang", 3600000);
+    make_job(f, 1, "ok", 3600000);
+    make_job(f, 2, "ok", 3600000);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(pool_assign(f->pool, &f->jobs[i], 3, now(f)));
+    for (int i = 0; i < 4000 && *runs == 0; i++)
+        turn(f);
+    pool_revoke(f->pool);
+    assert_int_equal(f->ended, 2);
+    assert_true(f->outcomes[1].returned && f->outcomes[2].returned);
+    assert_int_equal(pool_jobs(f->pool), 1);
+    assert_false(pool_assign(f->pool, &f->jobs[1], 3, now(f)));
+    assert_in_range(pool_next_ms(f->pool) - now(f), 3590000, 3600000);
+    f->shift_ms = 3600001;
+    run_until_ended(f, 3);
+    assert_int_equal(f->outcomes[0].end, ATTEMPT_DEADLINE);
+    assert_int_equal(*runs, 1);
+}
+
+/* Of a job that is taken back while its child is about to start it, one of the two has it: never
+ * both, never none. */
+static void test_revoke_races_with_the_start(void **state)
+{
+    struct fixture *f = *state;
+    int returned_all = 0, done_all = 0;
+
+    for (unsigned round = 0; round < 120; round++) {
+        size_t done = 0, returned = 0;
+
+        share_runs();
+        f->ended = 0;
+        start(f, CHILDREN, 0);
+        for (size_t i = 0; i < JOBS; i++) {
+            make_job(f, i, "ok", 3600000);
+            f->jobs[i].claim = i % 3; /* some must be asked for before they start */
+            f->outcomes[i] = (struct outcome){0};
+            assert_true(pool_assign(f->pool, &f->jobs[i], JOBS, now(f)));
+        }
+        pool_flush(f->pool);
+        for (int64_t until_us = clock_boot_us() + round % 40 * 5; clock_boot_us() < until_us;)
+            ;
+        pool_revoke(f->pool);
+        run_until_ended(f, JOBS);
+        for (int i = 0; i < 2; i++) /* time for a child that starts one all the same */
+            turn(f);
+        for (size_t i = 0; i < JOBS; i++) {
+            assert_true(f->outcomes[i].done != f->outcomes[i].returned);
+            assert_true(f->outcomes[i].returned || f->outcomes[i].end == ATTEMPT_COMPLETE);
+            assert_false(f->outcomes[i].returned && f->jobs[i].is_asked);
+            done += f->outcomes[i].done;
+            returned += f->outcomes[i].returned;
+            blob_unref(f->jobs[i].payload);
+            f->jobs[i].payload = NULL;
+        }
+        assert_int_equal(*runs, done);
+        returned_all += returned > 0;
+        done_all += done > 0;
+        pool_free(f->pool);
+    }
+    start(f, 1, 0);
+    print_message("rounds with jobs taken back: %d, with jobs run: %d\n", returned_all, done_all);
+    assert_true(returned_all > 0 && done_all > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +517,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_exit_is_a_failure, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_deadline, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_worn_out_children_are_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_revoke, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_revoke_races_with_the_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_some_children_stay, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_large_child_is_replaced, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_start_that_hangs_is_ended, set_up, tear_down),

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/watch.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/statsd.h"
+#include "worker/meters.h"
+#include "worker/worker_int.h"
+
+#define POD_MAX 256
+
+/* In a container this is the pod's name. */
+static void find_pod(char *pod, size_t room)
+{
+    if (gethostname(pod, room) != 0 || pod[0] == '\0')
+        (void)snprintf(pod, room, "unknown");
+    pod[room - 1] = '\0';
+}
+
+/* "a" or "a+b": a worker may serve several. */
+static void name_applications(const struct tasks *tasks, struct buf *out)
+{
+    for (size_t i = 0; i < tasks->application_count; i++)
+        buf_printf(out, "%s%s", i ? "+" : "", tasks->applications[i]);
+}
+
+static const char *pool_name(const struct worker *worker)
+{
+    return worker->options.processing_pool ? worker->options.processing_pool : "unknown";
+}
+
+static int open_statsd(struct worker *worker, struct err_text *why)
+{
+    const struct watch_options *o = &worker->options.watch;
+    struct buf applications = {0};
+    struct statsd_options options = {.address = o->statsd_addr,
+                                     .prefix = o->statsd_prefix ? o->statsd_prefix : "",
+                                     .interval_ms = WATCH_PERIOD_MS,
+                                     .metrics = wmeters_registry(worker->watch.meters)};
+    int rv;
+
+    name_applications(worker->options.tasks, &applications);
+    const struct statsd_tag tags[] = {{"application", buf_cstr(&applications)},
+                                      {"processing_pool", pool_name(worker)}};
+    options.tags = tags;
+    options.tag_count = 2;
+    rv = statsd_loop_open(&worker->watch.statsd, &options, why);
+    buf_free(&applications);
+    return rv;
+}
+
+int watch_open(struct worker *worker, struct err_text *why)
+{
+    char pod[POD_MAX];
+
+    worker->watch.next_ms = worker->now_ms;
+    if (worker->options.watch.statsd_addr == NULL)
+        return 0;
+    find_pod(pod, sizeof pod);
+    worker->watch.meters = wmeters_new(pod);
+    return open_statsd(worker, why);
+}
+
+void watch_close(struct worker *worker)
+{
+    statsd_loop_close(worker->watch.statsd);
+    wmeters_free(worker->watch.meters);
+    worker->watch.statsd = NULL;
+    worker->watch.meters = NULL;
+}
+
+/* --- gauges ---------------------------------------------------------------------------------- */
+
+static size_t blocked_brokers(const struct worker *worker)
+{
+    size_t blocked = 0;
+
+    for (size_t i = 0; i < worker->options.hosts->count; i++)
+        blocked += worker->hosts[i].peer.blocked_until_ms > worker->now_ms;
+    return blocked;
+}
+
+static void set_gauges(struct worker *worker, const struct pool_counts *counts)
+{
+    struct worker_meters *meters = worker->watch.meters;
+
+    wmeters_set(meters, WM_CHILD_TASKS, NULL,
+                (int64_t)(worker->queue.count + worker->held.count + counts->waiting));
+    wmeters_set(meters, WM_PROCESSED_TASKS, NULL, (int64_t)(worker->sent + worker->reports.count));
+    wmeters_set(meters, WM_CONCURRENCY, NULL, worker->options.concurrency);
+    wmeters_set(meters, WM_EXITING, NULL, (int64_t)counts->exiting);
+    wmeters_set(meters, WM_CHILDREN, "pending", (int64_t)counts->pending);
+    wmeters_set(meters, WM_CHILDREN, "running", (int64_t)counts->running);
+    wmeters_set(meters, WM_CHILDREN, "exiting", (int64_t)counts->exiting);
+    wmeters_set(meters, WM_ONCE_HELD, NULL, (int64_t)worker->held.count);
+    wmeters_set(meters, WM_BROKERS_BLOCKED, NULL, (int64_t)blocked_brokers(worker));
+}
+
+/* Nothing is said before the first task: a worker that starts looks idle, and scaling down would
+ * remove it; nor while it drains: its idle children are no spare room. */
+static void set_occupancy(struct worker *worker, const struct pool_counts *counts)
+{
+    struct watch *watch = &worker->watch;
+    struct occupancy_time before = watch->before;
+    int64_t millionths;
+
+    watch->before = counts->time;
+    watch->had_task = watch->had_task || counts->time.busy_us > 0;
+    if (worker->draining) {
+        wmeters_set_occupancy(watch->meters, -1);
+        return;
+    }
+    if (watch->had_task && occupancy_between(&before, &counts->time, &millionths))
+        wmeters_set_occupancy(watch->meters, millionths);
+}
+
+static uint64_t grown(uint64_t before, uint64_t now)
+{
+    return now > before ? now - before : 0;
+}
+
+static void count_time(struct watch *watch, const struct occupancy_time *now)
+{
+    uint64_t busy_us = grown(watch->before.busy_us, now->busy_us);
+    uint64_t wait_us = grown(watch->before.wait_us, now->wait_us);
+
+    if (busy_us + wait_us == 0)
+        return;
+    wmeters_observe(watch->meters, WM_CHILD_BUSY, busy_us);
+    wmeters_observe(watch->meters, WM_CHILD_WAIT, wait_us);
+    wmeters_add(watch->meters, WM_PROMETHEUS_BUSY, busy_us);
+    wmeters_add(watch->meters, WM_PROMETHEUS_WAIT, wait_us);
+}
+
+static void measure(struct worker *worker)
+{
+    struct watch *watch = &worker->watch;
+    uint64_t overflows = metrics_overflows(wmeters_registry(watch->meters));
+    struct pool_counts counts;
+
+    pool_count(worker->pool, clock_boot_us(), &counts);
+    count_time(watch, &counts.time);
+    set_occupancy(worker, &counts);
+    set_gauges(worker, &counts);
+    wmeters_add(watch->meters, WM_OVERFLOWS, overflows - watch->overflows);
+    watch->overflows = overflows;
+}
+
+/* --- the loop -------------------------------------------------------------------------------- */
+
+int watch_fd(const struct worker *worker)
+{
+    return worker->watch.statsd ? statsd_loop_fd(worker->watch.statsd) : -1;
+}
+
+void watch_turn(struct worker *worker, bool readable)
+{
+    struct watch *watch = &worker->watch;
+
+    if (watch->meters == NULL)
+        return;
+    if (worker->now_ms >= watch->next_ms) {
+        watch->next_ms = worker->now_ms + WATCH_PERIOD_MS;
+        measure(worker);
+    }
+    if (watch->statsd != NULL)
+        statsd_loop_run(watch->statsd, readable, worker->now_ms);
+}
+
+int64_t watch_next_ms(const struct worker *worker)
+{
+    return worker->watch.meters ? worker->watch.next_ms : CLOCK_NEVER;
+}
+
+void watch_forked(struct worker *worker)
+{
+    if (worker->watch.statsd != NULL)
+        statsd_loop_forked(worker->watch.statsd);
+}
+
+/* --- the shutdown ---------------------------------------------------------------------------- */
+
+void watch_draining(struct worker *worker)
+{
+    worker->watch.stage_ms = worker->now_ms;
+    wmeters_set_occupancy(worker->watch.meters, -1);
+}
+
+static void end_stage(struct worker *worker, const char *stage)
+{
+    struct watch *watch = &worker->watch;
+
+    wmeters_observe_for(watch->meters, WM_STAGE, stage,
+                        (uint64_t)(worker->now_ms - watch->stage_ms));
+    watch->stage_ms = worker->now_ms;
+}
+
+void watch_reporting(struct worker *worker)
+{
+    if (worker->watch.is_reporting)
+        return;
+    worker->watch.is_reporting = true;
+    end_stage(worker, "tasks");
+}
+
+void watch_ended(struct worker *worker, size_t tasks, size_t reports)
+{
+    if (worker->watch.meters == NULL)
+        return;
+    end_stage(worker, worker->watch.is_reporting ? "reports" : "tasks");
+    wmeters_add(worker->watch.meters, WM_TASKS_DISCARDED, tasks);
+    wmeters_add(worker->watch.meters, WM_RESULTS_DROPPED, reports);
+    measure(worker);
+}
