@@ -191,19 +191,17 @@ static void cannot_read(struct overrides *o, const char *reason)
 static void look(struct overrides *o)
 {
     struct buf text = {0};
-    struct stat now;
+    struct stat now = {0};
     int fd;
 
     if (stat(o->path, &now) == 0 && unchanged(o, &now))
         return;
     fd = open(o->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &now) != 0)
-        cannot_read(o, strerror(errno));
-    else if (!S_ISREG(now.st_mode))
+    if (fd >= 0 && fstat(fd, &now) == 0 && !S_ISREG(now.st_mode)) {
         cannot_read(o, "not a regular file");
-    else if (read_content(fd, &text) != 0)
+    } else if (fd < 0 || read_content(fd, &text) != 0) {
         cannot_read(o, strerror(errno));
-    else {
+    } else {
         o->seen = now;
         o->trusted = clock_wall_ms() - now.st_mtim.tv_sec * 1000 > STAMP_GRAIN_MS;
         take_content(o, &text);

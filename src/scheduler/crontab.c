@@ -478,7 +478,7 @@ static int64_t latest_shown(const struct zone *zone, int64_t at_s)
     struct zone_span span_before = zone_span_at(zone, at_s - 1);
     int64_t latest = at_s - 1 + span_before.offset_s;
 
-    while (span_before.from_s > at_s - 2 * CIVIL_DAY_S) {
+    while (span_before.from_s > at_s - 2 * ZONE_OFFSET_MAX) {
         int64_t last_s = span_before.from_s - 1;
 
         span_before = zone_span_at(zone, last_s);

@@ -542,6 +542,7 @@ static int load(struct reader *r, struct bytes text)
     if (yaml_parser_load(&parser, &document)) {
         r->document = &document;
         rv = read_document(r);
+        r->document = NULL;
         yaml_document_delete(&document);
     } else {
         rv = not_yaml(&parser, r->name, r->why);

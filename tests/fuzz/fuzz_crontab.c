@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort(); /* an error without a word */
     }
     check_zone(zone, at_s);
-    at_s %= CIVIL_MAX_S;
+    at_s %= CIVIL_MAX_S / 2; /* far from the years at which the search ends */
     check_zone(zone, at_s);
     why.s[0] = '\0';
     if (crontab_parse(&crontab, text, &why) == 0)

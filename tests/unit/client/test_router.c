@@ -5,8 +5,10 @@
 #include <stdint.h>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -90,9 +92,9 @@ static int file_teardown(void **state)
     return 0;
 }
 
-static void write_file(const char *text)
+static void write_file(const char *name, const char *text)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), strlen(text));
@@ -114,7 +116,7 @@ static void test_file_precedence(void **state)
     bool chosen = false;
 
     (void)state;
-    write_file(OVERRIDES "{a: file-a, 'other:a': file-other}\n");
+    write_file(path, OVERRIDES "{a: file-a, 'other:a': file-other}\n");
     assert_string_equal(router_topic(router, "a", &chosen), "file-a");
     assert_true(chosen);
     assert_string_equal(asked(router, "b", 0), "env-b");
@@ -133,16 +135,17 @@ static void test_file_is_read_again_once_a_second(void **state)
     const char *first;
 
     (void)state;
-    write_file(OVERRIDES "{a: one}\n");
+    write_file(path, OVERRIDES "{a: one}\n");
     first = asked(router, "a", 5000);
     assert_string_equal(first, "one");
-    write_file(OVERRIDES "{a: two, b: two}\n");
+    write_file(path, OVERRIDES "{a: two, b: two}\n");
     assert_string_equal(asked(router, "a", 5000 + ROUTER_LOOK_EVERY_MS - 1), "one");
     assert_string_equal(asked(router, "a", 5000 + ROUTER_LOOK_EVERY_MS), "two");
-    write_file(OVERRIDES "{a: six, b: six}\n"); /* as long, and within the same tick perhaps */
+    write_file(path,
+               OVERRIDES "{a: six, b: six}\n"); /* as long, and within the same tick perhaps */
     assert_string_equal(asked(router, "a", 7000), "six");
     assert_string_equal(first, "one"); /* answers live on */
-    write_file("other.option: 1\n");
+    write_file(path, "other.option: 1\n");
     assert_string_equal(asked(router, "a", 8000), ROUTER_DEFAULT_TOPIC);
     router_free(router);
 }
@@ -153,11 +156,11 @@ static void test_old_file_is_noticed_by_its_stamp(void **state)
     struct timespec old[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
 
     (void)state;
-    write_file(OVERRIDES "{a: one}\n");
+    write_file(path, OVERRIDES "{a: one}\n");
     assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
     assert_string_equal(asked(router, "a", 0), "one");
     assert_string_equal(asked(router, "a", 1000), "one");
-    write_file(OVERRIDES "{a: two}\n");
+    write_file(path, OVERRIDES "{a: two}\n");
     old[1].tv_sec++;
     assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
     assert_string_equal(asked(router, "a", 2000), "two");
@@ -171,17 +174,59 @@ static void test_broken_or_missing_file_keeps_the_last_routes(void **state)
     (void)state;
     unlink(path);
     assert_string_equal(asked(router, "a", 0), ROUTER_DEFAULT_TOPIC);
-    write_file(OVERRIDES "{a: one}\n");
+    write_file(path, OVERRIDES "{a: one}\n");
     assert_string_equal(asked(router, "a", 1000), "one");
-    write_file(OVERRIDES "{a: [}\n");
+    write_file(path, OVERRIDES "{a: [}\n");
     assert_string_equal(asked(router, "a", 2000), "one");
     unlink(path);
     assert_string_equal(asked(router, "a", 3000), "one");
     assert_int_equal(mkdir(path, 0700), 0);
     assert_string_equal(asked(router, "a", 4000), "one");
     assert_int_equal(rmdir(path), 0);
-    write_file(OVERRIDES "{a: two}\n");
+    write_file(path, OVERRIDES "{a: two}\n");
     assert_string_equal(asked(router, "a", 5000), "two");
+    router_free(router);
+}
+
+static void *ask_often(void *arg)
+{
+    struct router *router = arg;
+
+    for (int64_t i = 0; i < 2000; i++) {
+        const char *topic = asked(router, "a", i * ROUTER_LOOK_EVERY_MS);
+
+        if (strncmp(topic, "topic-", 6) != 0)
+            return router;
+    }
+    return NULL;
+}
+
+static void test_threads_ask_while_the_file_changes(void **state)
+{
+    struct router *router = router_new(&(struct router_options){.overrides = path});
+    pthread_t threads[4];
+    char other[sizeof(path) + 4];
+
+    (void)state;
+    (void)snprintf(other, sizeof(other), "%s.new", path);
+    write_file(path, OVERRIDES "{a: topic-0}\n");
+    assert_string_equal(asked(router, "a", 0), "topic-0");
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_often, router), 0);
+    for (int i = 1; i < 50; i++) {
+        char text[64];
+
+        (void)snprintf(text, sizeof(text), OVERRIDES "{a: topic-%d}\n", i);
+        write_file(other, text);
+        assert_int_equal(rename(other, path), 0);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        void *failed = NULL;
+
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    assert_string_equal(asked(router, "a", 10000LL * ROUTER_LOOK_EVERY_MS), "topic-49");
     router_free(router);
 }
 
@@ -247,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_errors_of_the_file),
         FILE_TEST(test_file_precedence),
         FILE_TEST(test_file_is_read_again_once_a_second),
+        FILE_TEST(test_threads_ask_while_the_file_changes),
         FILE_TEST(test_old_file_is_noticed_by_its_stamp),
         FILE_TEST(test_broken_or_missing_file_keeps_the_last_routes)};
 

@@ -7,11 +7,12 @@
 
 #include <cmocka.h>
 
-#include "scheduler/timezone.h"
+#include "scheduler/crontab.h"
 
 /* A file of version 2 with one type (offset_s), at most one moment at which it begins, and a
  * footer. */
 struct content {
+    int32_t first_offset_s; /* before the first moment */
     int32_t offset_s;
     const int64_t *moments;
     size_t moment_count;
@@ -49,7 +50,8 @@ static struct buf file_of(const struct content *c)
         put(&out, (uint64_t)c->moments[i], 8);
     for (size_t i = 0; i < c->moment_count; i++)
         buf_append_byte(&out, 1);
-    put(&out, 0, 6); /* type 0: UTC */
+    put(&out, (uint32_t)c->first_offset_s, 4);
+    put(&out, 0, 2);
     put(&out, (uint32_t)c->offset_s, 4);
     put(&out, 0, 2);
     buf_append(&out, "ABC\0", 4);
@@ -170,6 +172,26 @@ static void test_far_times(void **state)
     zone_free(zone);
 }
 
+/* More than two days later: the widest change there can be. */
+static void test_clocks_put_back_by_two_days(void **state)
+{
+    const int64_t moments[] = {86400LL * 1000};
+    struct zone *zone = zone_of(&(struct content){.first_offset_s = 25 * 3600,
+                                                  .offset_s = -25 * 3600,
+                                                  .moments = moments,
+                                                  .moment_count = 1,
+                                                  .footer = ""});
+    struct crontab crontab;
+
+    (void)state;
+    assert_int_equal(crontab_parse(&crontab, bytes_str("30 0 * * *"), NULL), 0);
+    /* 00:30 was shown half an hour before the change; 49.5 hours after it, it is shown again */
+    assert_true(crontab_next(&crontab, zone, moments[0] - 1801) == moments[0] - 1800);
+    assert_true(crontab_next(&crontab, zone, moments[0] + 49 * 3600) ==
+                moments[0] + 49 * 3600 + 1800 + 86400);
+    zone_free(zone);
+}
+
 static void refused(const struct content *content, size_t cut, int code, const char *reason)
 {
     struct buf file = file_of(content);
@@ -253,8 +275,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_utc),       cmocka_unit_test(test_table_without_footer),
         cmocka_unit_test(test_rules),     cmocka_unit_test(test_rule_begins_after_the_table),
-        cmocka_unit_test(test_far_times), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_far_times), cmocka_unit_test(test_clocks_put_back_by_two_days),
+        cmocka_unit_test(test_bad_files), cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
