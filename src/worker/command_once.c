@@ -123,7 +123,8 @@ static enum attempt_end judge(const struct runner *runner, const struct command 
 {
     enum attempt_end end = ATTEMPT_FAILURE;
 
-    if (process->killed || (process->terminated && WIFSIGNALED(status))) {
+    /* One that ended by itself in the last moment has said how. */
+    if ((process->killed || process->terminated) && WIFSIGNALED(status)) {
         err_set(why, 0, "killed: the processing deadline passed");
         return ATTEMPT_DEADLINE;
     }

@@ -42,6 +42,11 @@ struct persistent {
     struct output idle; /* what it writes to stderr between tasks */
 };
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* --- its end --------------------------------------------------------------------------------- */
 
 static void log_idle_line(void *ctx, struct bytes line)
@@ -128,9 +133,14 @@ static void on_idle_end(struct persistent *it)
                  STOP_GRACE_MS);
 }
 
-/* Waits for a dismissed one. */
-static void see_off(struct persistent *it)
+/* Waits for a dismissed one. A task that waits meanwhile gives it half of its own time. */
+static void see_off(struct persistent *it, int64_t end_ms)
 {
+    int64_t begin_ms = clock_boot_ms();
+
+    if (end_ms != CLOCK_NEVER)
+        it->process.kill_ms =
+            earlier(it->process.kill_ms, clock_add(begin_ms, (end_ms - begin_ms) / 2));
     while (!process_ended(&it->process)) {
         struct pollfd fds[2] = {{.fd = it->process.pidfd, .events = POLLIN},
                                 {.fd = it->process.err, .events = POLLIN}};
@@ -161,7 +171,7 @@ void runner_free(struct runner *runner)
     for (struct persistent *it = runner->first; it != NULL; it = next) {
         next = it->next;
         if (it->process.pid > 0)
-            see_off(it);
+            see_off(it, CLOCK_NEVER);
         free_one(it);
     }
     runner->first = NULL;
@@ -191,7 +201,7 @@ static struct persistent *find(struct runner *runner, const struct command *comm
 }
 
 /* One entry of the groups stays free for tasks with a process of their own. */
-static void make_room(struct runner *runner)
+static void make_room(struct runner *runner, int64_t end_ms)
 {
     struct persistent *oldest = NULL;
     size_t running = 0;
@@ -205,10 +215,10 @@ static void make_room(struct runner *runner)
         return;
     if (!is_dismissed(oldest))
         dismiss(oldest);
-    see_off(oldest);
+    see_off(oldest, end_ms);
 }
 
-static int start(struct runner *runner, struct persistent *it, struct err_text *why)
+static int start(struct runner *runner, struct persistent *it, int64_t end_ms, struct err_text *why)
 {
     struct process_setup setup = {.command = it->command,
                                   .env = it->command->env,
@@ -221,7 +231,7 @@ static int start(struct runner *runner, struct persistent *it, struct err_text *
                                   .groups = runner->groups};
     int rv;
 
-    make_room(runner);
+    make_room(runner, end_ms);
     rv = process_start(&it->process, &setup, why);
     if (rv != 0)
         return rv;
@@ -391,11 +401,6 @@ static bool read_lines(struct exchange *x)
     return n > 0;
 }
 
-static int64_t earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 static int time_out(const struct exchange *x, int64_t now_ms)
 {
     int signals = process_wait_ms(&x->it->process, now_ms);
@@ -552,7 +557,7 @@ static int have_process(struct runner *runner, struct persistent *it, int64_t en
     if (it->process.pid > 0)
         look_at_idle(it);
     if (is_dismissed(it))
-        see_off(it);
+        see_off(it, end_ms);
     if (it->process.pid > 0)
         return 0;
     if (!may_start(it, end_ms))
@@ -560,7 +565,7 @@ static int have_process(struct runner *runner, struct persistent *it, int64_t en
                        "the processing deadline passed before %s, which keeps dying, could be "
                        "started again",
                        command_name(it->command));
-    rv = start(runner, it, why);
+    rv = start(runner, it, end_ms, why);
     if (rv != 0) {
         it->deaths++;
         it->start_ms = clock_add(clock_boot_ms(), BACKOFF_MS);

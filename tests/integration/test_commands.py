@@ -195,6 +195,22 @@ def test_second_signal_ends_commands_at_once(fake, worker, tmp_path):
     assert no_process(f"tail -n0 -f {tmp_path / 'it.py'}")
 
 
+def test_a_child_that_hangs_takes_its_command_along(fake, worker, tmp_path):
+    """Commands are ended by their child; one that does not do it is ended by the worker."""
+    pids, script = tmp_path / "pids", tmp_path / "it.sh"
+    script.write_text(f"echo $PPID > {pids}.t; mv {pids}.t {pids}; while :; do sleep 0.1; done")
+    w = worker(fake, {"application": "app", "namespaces": {"ns": {"tasks": {"hang": {
+        "command": ["sh", str(script)]}}}}})
+    fake.tasks.append(activation("hang", id="hang", deadline_s=2))
+    wait_for(pids.exists, "the start")
+    os.kill(int(pids.read_text()), signal.SIGSTOP)
+    assert fake.wait_reports(1)[0].status == FAILURE
+    assert no_process(f"sh {script}")
+    fake.tasks.append(activation("hang", id="again", deadline_s=1))
+    assert fake.wait_reports(2)[1].status == FAILURE, "by a new child"
+    w.stop()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
 def test_user_and_limits(fake, worker, tmp_path):
     w = worker(fake, {"application": "app", "namespaces": {"ns": {"tasks": {"who": {

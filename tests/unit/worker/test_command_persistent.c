@@ -282,12 +282,25 @@ static void test_stubborn_end(void **state)
     assert_int_equal(running(f), 0);
 }
 
+/* Nor may it take the time of the task that waits for its successor. */
+static void test_stubborn_predecessor(void **state)
+{
+    struct fixture *f = fresh(state, ANSWERS "; sleep 60");
+
+    f->command->max_tasks = 1;
+    f->deadline_s = 1;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(run(f, "x"), ATTEMPT_FAILURE);
+        assert_int_equal(f->number, 1);
+    }
+}
+
 static void test_large_parameters(void **state)
 {
     struct fixture *f = fresh(state, ANSWERS);
     struct buf text = {0};
 
-    for (size_t i = 0; i < 3000000; i++)
+    for (size_t i = 0; i < 300000; i++)
         buf_append_byte(&text, 'x');
     assert_int_equal(run(f, buf_cstr(&text)), ATTEMPT_FAILURE);
     assert_int_equal(f->number, 1);
@@ -372,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_ready),
         cmocka_unit_test(test_recycling),
         cmocka_unit_test(test_stubborn_end),
+        cmocka_unit_test(test_stubborn_predecessor),
         cmocka_unit_test(test_large_parameters),
         cmocka_unit_test(test_many_commands),
         cmocka_unit_test(test_talks_between_tasks),
