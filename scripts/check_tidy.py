@@ -3,6 +3,7 @@
 """House rules that a compiler does not check (CONTRIBUTING.md lists them).
 
     scripts/check_tidy.py [CHECK...]     all checks, or some of: spdx notes banned size text links
+                                   manual
 
 spdx    the first line of a file names the licence
 notes   no note to oneself is left on main
@@ -10,6 +11,7 @@ banned  functions that are easy to misuse, each with what to take instead
 size    C: 100 columns a line (./dev fmt wraps most), 100 lines a function, 1,000 lines a file
 text    UTF-8, no trailing blanks, one newline at the end
 links   Markdown links to files of the repository lead somewhere
+manual  manual pages are clean mdoc, as mandoc sees it
 
 In C a line may be excused where it is right, with the reason:
     free(text); /* tidy: free, getline allocated it */
@@ -32,6 +34,8 @@ C_FILE = re.compile(r"\.[ch]$")
 NO_COMMENTS = re.compile(r"(^|/)(LICENSE|\.gitignore|\.gitkeep)$|\.(json|svg|png|ico|sqlite|bin|txt\.golden)$")
 DATA = re.compile(r"^tests/(fuzz/corpus|fixtures|.*/(data|vectors|golden))/")
 
+MANUAL = re.compile(r"^docs/man/[^/]+\.[1-9]$")
+MANDOC_LINE = re.compile(r"^mandoc: [^:]*:(\d+):\d+: (.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)[^)]*\)")
 NOTE = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3]) + r")\b")
 EXCUSE = re.compile(r"/\* tidy: (\w+), \S.*\*/")
@@ -172,7 +176,23 @@ def links(name, content):
                 yield number, f"the link to {target} leads nowhere: correct or remove it"
 
 
-CHECKS = {"spdx": spdx, "notes": notes, "banned": banned, "size": size, "text": text, "links": links}
+def manual(name, content):
+    if not MANUAL.search(name):
+        return
+    try:
+        done = subprocess.run(["mandoc", "-Tlint", "-Wwarning"], input=content, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    except FileNotFoundError:
+        yield 1, "mandoc is not installed: ./dev setup test"
+        return
+    found = MANDOC_LINE.findall(done.stdout)
+    yield from ((int(number), what) for number, what in found)
+    if done.returncode != 0 and not found:
+        yield 1, f"mandoc ends with {done.returncode}: {done.stdout.strip()}"
+
+
+CHECKS = {"spdx": spdx, "notes": notes, "banned": banned, "size": size, "text": text, "links": links,
+          "manual": manual}
 BINARY = re.compile(r"\.(png|ico|sqlite|bin)$")
 
 

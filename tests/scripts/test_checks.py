@@ -8,9 +8,27 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import check_compatibility  # noqa: E402
+import check_man  # noqa: E402
 import check_rooms  # noqa: E402
 import check_tidy  # noqa: E402
 import run_tests  # noqa: E402
+
+
+class Manual(unittest.TestCase):
+    HELP = "usage: x [-c FILE]\n\n  -c, --config FILE  see TASKMILL_X; give-back stays\n  --help\n"
+    PAGE = ".It Fl c Ar file , Fl -config Ar file\nSee\n.Ev TASKMILL_X .\n.It Fl -help\n"
+
+    def test_a_page_that_agrees(self):
+        self.assertEqual(list(check_man.compare("x.1", self.HELP, self.PAGE)), [])
+
+    def test_what_is_missing_on_either_side_is_told(self):
+        page = self.PAGE.replace("-config", "-konfig").replace("TASKMILL_X", "nothing")
+        self.assertEqual(list(check_man.compare("x.1", self.HELP, page)),
+                         ["x.1: --config of --help is missing", "x.1: --help does not know --konfig",
+                          "x.1: TASKMILL_X of --help is missing"])
+
+    def test_commands_are_the_words_at_the_left(self):
+        self.assertEqual(check_man.commands("usage: x\n\n  send   a task\n    more\n"), {"send"})
 
 
 class Rooms(unittest.TestCase):
@@ -54,6 +72,13 @@ class Tidy(unittest.TestCase):
         self.assertEqual(self.lines(check_tidy.spdx, "a.py", good), [])
         self.assertEqual(self.lines(check_tidy.spdx, "a.py", "#!/bin/sh\n" + good), [])
         self.assertEqual(self.lines(check_tidy.spdx, "a.py", "import os\n" + good), [1])
+
+    def test_manual_pages_are_clean(self):
+        good = ('.\\" SPDX-License-Identifier: Apache-2.0\n.Dd November 23, 2026\n.Dt X 1\n.Os\n.Sh NAME\n'
+                '.Nm x\n.Nd test\n')
+        self.assertEqual(self.lines(check_tidy.manual, "docs/man/x.1", good), [])
+        self.assertEqual(self.lines(check_tidy.manual, "docs/man/x.1", good + ".Xy\n"), [8])
+        self.assertEqual(self.lines(check_tidy.manual, "docs/x.md", good + ".Xy\n"), [])
 
     def test_notes_are_found_but_not_inside_words(self):
         note = "/* TO" + "DO: later */\n"
