@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "man"
-SAME_PAGE = {"run": "worker"}  # a command under another name
-NOT_WRITTEN = {"taskmill-worker.1"}
+SAME_PAGE = {"run": "worker"}  # other commands under other names
+NOT_WRITTEN = {"taskmill-scheduler.1", "taskmill-worker.1"}
 ALWAYS = {"-h", "--help"}
 
 COMMAND = re.compile(r"^  (\w+) +\S", re.MULTILINE)

@@ -70,8 +70,8 @@ struct schedule_due {
     bool from_future; /* the last run was taken for none */
     int64_t first_s;  /* if due: each due time from this one */
     int64_t last_s;   /* to this one is sent; they are the same except with SCHEDULE_MISSED_ALL. If
-                         all was dropped, the last of those: the caller may take it for the last run,
-                         so as not to be told again */
+                         all was dropped, the last of those: the caller may take it for the last
+                         run, so as not to be told again */
     int64_t next_s; /* the first due time after now: when to ask again. CRONTAB_NEVER is possible */
 };
 
