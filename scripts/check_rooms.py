@@ -21,11 +21,12 @@ MAY_USE = {
     "topic": ["base"],
     "rpc": ["base", "wire"],
     "redis": ["base"],
-    "broker": ["base", "wire", "core", "store", "topic", "rpc"],
+    "http": ["base"],
+    "broker": ["base", "wire", "core", "store", "topic", "rpc", "http"],
     "client": ["base", "wire", "topic", "rpc"],
-    "worker": ["base", "wire", "rpc", "redis", "client"],
-    "scheduler": ["base", "wire", "rpc", "redis", "client"],
-    "cli": ["base", "wire", "core", "store", "topic", "rpc", "redis", "broker", "client", "worker", "scheduler"],
+    "worker": ["base", "wire", "rpc", "redis", "http", "client"],
+    "scheduler": ["base", "wire", "rpc", "redis", "http", "client"],
+    "cli": ["base", "wire", "core", "store", "topic", "rpc", "redis", "http", "broker", "client", "worker", "scheduler"],
 }
 
 # Library header (prefix) -> rooms that own the library. One room owns it, so that replacing it is local.
@@ -37,7 +38,7 @@ LIBRARIES = {
     "openssl/": ["base", "wire", "rpc"],
     "zstd.h": ["wire"],
     "hiredis/": ["redis"],
-    "microhttpd.h": ["broker"],
+    "microhttpd.h": ["http"],
     "yaml.h": ["broker", "client", "worker", "scheduler", "cli"],
     "jansson.h": ["wire", "broker", "client", "worker", "scheduler", "cli"],
     "taskmill.h": ["client", "worker", "scheduler", "cli"],

@@ -9,11 +9,8 @@
  * begins /status.json  what it is doing (status.h)
  *
  * A 503 is one line that says why. The port has one thread and never waits for the engine: it reads
- * copies and counters. Bounds: ADMIN_CONNECTIONS at once (more wait in the kernel),
- * ADMIN_REQUEST_BYTES of request line and headers, ADMIN_ANSWER_BYTES of answers that are not read
- * yet (more: 503), ADMIN_REQUEST_MS from a connection to the end of its answer; one answer a
- * connection. Nothing is authenticated or encrypted: bind it to loopback, or to a network that may
- * see it.
+ * copies and counters. http/http.h has the bounds. Nothing is authenticated or encrypted: bind it
+ * to loopback, or to a network that may see it.
  */
 #ifndef TASKMILL_BROKER_ADMIN_H
 #define TASKMILL_BROKER_ADMIN_H
@@ -22,11 +19,6 @@
 #include "broker/engine_thread.h"
 #include "broker/meters.h"
 #include "broker/service.h"
-
-#define ADMIN_CONNECTIONS   32
-#define ADMIN_REQUEST_BYTES 16384
-#define ADMIN_ANSWER_BYTES  (64u << 20)
-#define ADMIN_REQUEST_MS    10000
 
 struct admin;
 

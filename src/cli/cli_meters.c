@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "http/http.h"
 
 #define ONCE_TIMEOUT_MAX_S 31536000
 
@@ -37,6 +38,7 @@ struct cli_meters cli_meters_init(void)
     return (struct cli_meters){.redis_url = from_environment("TASKMILL_REDIS"),
                                .statsd_addr = from_environment("TASKMILL_STATSD_ADDR"),
                                .agent_addr = agent_address(),
+                               .prometheus_host = "127.0.0.1",
                                .once_timeout_s = ONCE_TIMEOUT_S};
 }
 
@@ -58,16 +60,43 @@ bool cli_meters_take(const struct cli_args *args, int option, struct cli_meters 
     case CLI_METERS_STATSD_PREFIX:
         meters->statsd_prefix = args->value;
         return true;
+    case CLI_METERS_PROMETHEUS_PORT:
+        if (!cli_number(args, "--prometheus-port", 1, UINT16_MAX, &meters->prometheus_port))
+            *code = CLI_USAGE;
+        return true;
+    case CLI_METERS_PROMETHEUS_HOST:
+        meters->prometheus_host = args->value;
+        return true;
     default:
         return false;
     }
 }
 
+static int find_http_addr(struct cli_meters *meters, struct err_text *why)
+{
+    const char *host = meters->prometheus_host;
+    struct buf text = {0};
+
+    if (meters->prometheus_port == 0)
+        return 0;
+    buf_printf(&text, strchr(host, ':') && host[0] != '[' ? "[%s]:%u" : "%s:%u", host,
+               (unsigned)meters->prometheus_port);
+    meters->http_addr = mem_strdup(buf_cstr(&text));
+    buf_free(&text);
+    if (http_check(meters->http_addr))
+        return 0;
+    return err_set(why, ERR_INVALID,
+                   "--prometheus-host '%s': needs an IP address, such as 0.0.0.0 for all", host);
+}
+
 int cli_meters_finish(struct cli_meters *meters, struct worker_options *worker,
                       struct err_text *why)
 {
-    int rv;
+    int rv = find_http_addr(meters, why);
 
+    if (rv != 0)
+        return rv;
+    worker->watch.http_addr = meters->http_addr;
     if (meters->statsd_addr == NULL)
         meters->statsd_addr = meters->agent_addr;
     worker->watch.statsd_addr = meters->statsd_addr;
@@ -86,4 +115,5 @@ void cli_meters_free(struct cli_meters *meters)
 {
     redis_address_free(&meters->redis);
     mem_free(meters->agent_addr);
+    mem_free(meters->http_addr);
 }

@@ -12,11 +12,15 @@ enum {
     CLI_METERS_REDIS = 300,
     CLI_METERS_ONCE_TIMEOUT,
     CLI_METERS_STATSD_ADDR,
-    CLI_METERS_STATSD_PREFIX
+    CLI_METERS_STATSD_PREFIX,
+    CLI_METERS_PROMETHEUS_PORT,
+    CLI_METERS_PROMETHEUS_HOST
 };
 
 #define CLI_METERS_OPTIONS                                                                  \
     {CLI_METERS_REDIS, "redis", 0, true}, {CLI_METERS_STATSD_ADDR, "statsd-addr", 0, true}, \
+        {CLI_METERS_PROMETHEUS_PORT, "prometheus-port", 0, true},                           \
+        {CLI_METERS_PROMETHEUS_HOST, "prometheus-host", 0, true},                           \
         {CLI_METERS_STATSD_PREFIX, "statsd-prefix", 0, true},                               \
     {                                                                                       \
         CLI_METERS_ONCE_TIMEOUT, "at-most-once-timeout", 0, true                            \
@@ -34,12 +38,17 @@ enum {
     "  --statsd-addr H:P          sends metrics there (DogStatsD, UDP). Default: "                 \
     "TASKMILL_STATSD_ADDR, then\n"                                                                 \
     "                             DD_AGENT_HOST:DD_DOGSTATSD_PORT (8125)\n"                        \
-    "  --statsd-prefix P          before each name; default: none\n"
+    "  --statsd-prefix P          before each name; default: none\n"                               \
+    "  --prometheus-port N        /metrics, /healthz, /readyz over HTTP; default: none\n"          \
+    "  --prometheus-host A        the address it is bound to; default 127.0.0.1\n"
 
 struct cli_meters {
     const char *redis_url; /* NULL: not given */
     const char *statsd_addr, *statsd_prefix;
     char *agent_addr; /* made of DD_AGENT_HOST */
+    const char *prometheus_host;
+    uint64_t prometheus_port; /* 0: none */
+    char *http_addr;          /* made of them */
     uint64_t once_timeout_s;
     struct redis_address redis;
 };

@@ -5,8 +5,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/prometheus.h"
 #include "base/statsd.h"
+#include "http/http.h"
 #include "worker/meters.h"
 #include "worker/worker_int.h"
 
@@ -52,20 +55,82 @@ static int open_statsd(struct worker *worker, struct err_text *why)
     return rv;
 }
 
+/* --- the port -------------------------------------------------------------------------------- */
+
+static unsigned tell_metrics(void *ctx, struct buf *out)
+{
+    struct worker *worker = (struct worker *)ctx;
+    const struct prometheus_label label = {"processing_pool", pool_name(worker)};
+
+    prometheus_write_labelled(wmeters_registry(worker->watch.meters), &label, 1, out);
+    return HTTP_OK;
+}
+
+static unsigned tell_health(void *ctx, struct buf *out)
+{
+    (void)ctx;
+    buf_append_str(out, "ok\n");
+    return HTTP_OK;
+}
+
+static unsigned tell_readiness(void *ctx, struct buf *out)
+{
+    const struct worker *worker = (const struct worker *)ctx;
+
+    if (worker->draining) {
+        buf_append_str(out, "stopping\n");
+        return HTTP_UNAVAILABLE;
+    }
+    if (pool_ready(worker->pool) == 0) {
+        buf_append_str(out, "no child is ready\n");
+        return HTTP_UNAVAILABLE;
+    }
+    buf_append_str(out, "ready\n");
+    return HTTP_OK;
+}
+
+static const struct http_page pages[] = {
+    {"/metrics", PROMETHEUS_CONTENT_TYPE, tell_metrics, true},
+    {"/healthz", "text/plain; charset=utf-8", tell_health, false},
+    {"/readyz", "text/plain; charset=utf-8", tell_readiness, false},
+};
+
+static int open_http(struct worker *worker, struct err_text *why)
+{
+    const struct http_options options = {.address = worker->options.watch.http_addr,
+                                         .ports = 1,
+                                         .setting = "--prometheus-port",
+                                         .advice = "choose another one, or another "
+                                                   "--prometheus-host",
+                                         .pages = pages,
+                                         .page_count = sizeof pages / sizeof pages[0],
+                                         .ctx = worker};
+
+    return http_open(&worker->watch.http, &options, why);
+}
+
 int watch_open(struct worker *worker, struct err_text *why)
 {
+    const struct watch_options *o = &worker->options.watch;
     char pod[POD_MAX];
+    int rv = 0;
 
     worker->watch.next_ms = worker->now_ms;
-    if (worker->options.watch.statsd_addr == NULL)
+    if (o->statsd_addr == NULL && o->http_addr == NULL)
         return 0;
     find_pod(pod, sizeof pod);
     worker->watch.meters = wmeters_new(pod);
-    return open_statsd(worker, why);
+    if (o->statsd_addr != NULL)
+        rv = open_statsd(worker, why);
+    if (rv == 0 && o->http_addr != NULL)
+        rv = open_http(worker, why);
+    return rv;
 }
 
 void watch_close(struct worker *worker)
 {
+    http_close(worker->watch.http);
+    worker->watch.http = NULL;
     statsd_loop_close(worker->watch.statsd);
     wmeters_free(worker->watch.meters);
     worker->watch.statsd = NULL;
@@ -151,13 +216,27 @@ static void measure(struct worker *worker)
 
 /* --- the loop -------------------------------------------------------------------------------- */
 
-int watch_fd(const struct worker *worker)
+void watch_poll(const struct worker *worker, struct pollfd fds[WATCH_FDS])
 {
-    return worker->watch.statsd ? statsd_loop_fd(worker->watch.statsd) : -1;
+    const struct watch *watch = &worker->watch;
+
+    fds[0] =
+        (struct pollfd){.fd = watch->statsd ? statsd_loop_fd(watch->statsd) : -1, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = watch->http ? http_fd(watch->http) : -1, .events = POLLIN};
 }
 
-void watch_turn(struct worker *worker, bool readable)
+static void serve_http(struct worker *worker)
 {
+    if (http_run(worker->watch.http, worker->now_ms) == 0)
+        return;
+    log_error(WORKER_TARGET, NULL, "the HTTP server of --prometheus-port has failed; it is closed");
+    http_close(worker->watch.http);
+    worker->watch.http = NULL;
+}
+
+void watch_turn(struct worker *worker, const struct pollfd fds[WATCH_FDS])
+{
+    bool readable = fds[0].fd >= 0 && fds[0].revents != 0, asked = fds[1].revents != 0;
     struct watch *watch = &worker->watch;
 
     if (watch->meters == NULL)
@@ -165,7 +244,10 @@ void watch_turn(struct worker *worker, bool readable)
     if (worker->now_ms >= watch->next_ms) {
         watch->next_ms = worker->now_ms + WATCH_PERIOD_MS;
         measure(worker);
+        asked = true; /* slow connections are cut */
     }
+    if (watch->http != NULL && asked)
+        serve_http(worker);
     if (watch->statsd != NULL)
         statsd_loop_run(watch->statsd, readable, worker->now_ms);
 }
@@ -177,6 +259,8 @@ int64_t watch_next_ms(const struct worker *worker)
 
 void watch_forked(struct worker *worker)
 {
+    if (worker->watch.http != NULL)
+        http_forked(worker->watch.http);
     if (worker->watch.statsd != NULL)
         statsd_loop_forked(worker->watch.statsd);
 }

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the outside sees of a worker: once a period (1 s) the gauges are set and everything counted
- * (meters.h) goes to a statsd server. All of it runs in the worker's one thread, so that no lock is
+ * What the outside sees of a worker: once a period (1 s) the gauges are set, and everything counted
+ * (meters.h) goes to a statsd server; and a port (http/http.h) has
+ *
+ *   /metrics   the same for Prometheus; every series has the label processing_pool
+ *   /healthz   200: the worker's loop turns, else there would be no answer
+ *   /readyz    200 while a child is ready and the worker does not drain, else 503 and why
+ *
+ * All of it runs in the worker's one thread, so that no lock is
  * held by anybody when a child is forked, and nothing here waits.
  */
 #ifndef TASKMILL_WORKER_WATCH_H
@@ -11,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <poll.h>
+
 #include "base/err.h"
 #include "worker/occupancy.h"
 
@@ -19,15 +27,18 @@
 struct watch_options {
     const char *statsd_addr;   /* host:port; NULL: none */
     const char *statsd_prefix; /* before each name */
+    const char *http_addr;     /* 127.0.0.1:9465, http_check says so; NULL: no port */
 };
 
 struct worker;
 struct worker_meters;
 struct statsd_loop;
+struct http;
 
 struct watch {
     struct worker_meters *meters; /* NULL: nobody watches */
     struct statsd_loop *statsd;   /* NULL: none */
+    struct http *http;            /* NULL: none */
     int64_t next_ms;
     struct occupancy_time before; /* at the last period */
     uint64_t overflows;
@@ -41,8 +52,9 @@ int watch_open(struct worker *worker, struct err_text *why);
 void watch_close(struct worker *worker);
 
 /* Of the loop. */
-int watch_fd(const struct worker *worker);
-void watch_turn(struct worker *worker, bool readable);
+#define WATCH_FDS 2
+void watch_poll(const struct worker *worker, struct pollfd fds[WATCH_FDS]);
+void watch_turn(struct worker *worker, const struct pollfd fds[WATCH_FDS]);
 int64_t watch_next_ms(const struct worker *worker);
 /* In a new child. */
 void watch_forked(struct worker *worker);

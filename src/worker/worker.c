@@ -476,7 +476,8 @@ static void wait_events(struct worker *worker)
         worker->fds[1 + i] = (struct pollfd){.fd = rpc_client_fd(worker->hosts[i].rpc),
                                              .events = rpc_client_events(worker->hosts[i].rpc)};
     n += pool_poll(worker->pool, worker->fds + n);
-    worker->fds[n++] = (struct pollfd){.fd = watch_fd(worker), .events = POLLIN};
+    watch_poll(worker, worker->fds + n);
+    n += WATCH_FDS;
     if (poll(worker->fds, n, wait_ms(worker)) < 0)
         for (size_t i = 0; i < n; i++)
             worker->fds[i].revents = 0;
@@ -497,14 +498,6 @@ static void serve_hosts(struct worker *worker, bool only_dirty)
     }
 }
 
-/* The last of the fds. */
-static bool watch_is_ready(const struct worker *worker)
-{
-    size_t at = 1 + worker->options.hosts->count + worker->options.concurrency;
-
-    return worker->fds[at].fd >= 0 && worker->fds[at].revents != 0;
-}
-
 static void turn(struct worker *worker)
 {
     wait_events(worker);
@@ -521,7 +514,8 @@ static void turn(struct worker *worker)
     serve_hosts(worker, true);
     touch_health(worker);
     say_idle(worker);
-    watch_turn(worker, watch_is_ready(worker));
+    watch_turn(worker,
+               worker->fds + 1 + worker->options.hosts->count + worker->options.concurrency);
 }
 
 static int open_signals(struct worker *worker, sigset_t *before, struct err_text *why)
@@ -570,7 +564,8 @@ static int open_all(struct worker *worker, struct err_text *why)
     if (rv == 0)
         rv = pool_new(&worker->pool, &pool, why);
     if (rv == 0)
-        worker->fds = mem_calloc(2 + worker->options.hosts->count + pool.size, sizeof *worker->fds);
+        worker->fds = mem_calloc(1 + worker->options.hosts->count + pool.size + WATCH_FDS,
+                                 sizeof *worker->fds);
     return rv;
 }
 

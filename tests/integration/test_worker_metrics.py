@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a worker tells the outside: every number of a known run (docs/metrics.md, "The worker's metrics")."""
 
+import os
 import re
 import signal
 import socket
+import urllib.error
+import urllib.request
 
 import pytest
 
-from harness.process import wait_for
+from harness.process import free_port, wait_for
 from harness.rpc import activation
 from harness.worker import FakeBroker, Worker
+from test_admin import parse
 from test_metrics_statsd import DOCS, Statsd
 
 LINE = re.compile(r"([a-z_.0-9]+):(-?[0-9.]+)\|(c|g|d|ms)(?:\|@([0-9.]+))?\|#([^|]*)")
@@ -185,3 +189,78 @@ def test_occupancy_of_short_tasks(fake, statsd, worker):
     wait_for(lambda: exports() > before, "an export while it drains")
     assert len(seen()) <= count + 1, "withdrawn while draining"
     assert w.wait() == 0
+
+
+def get(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def samples(port):
+    status, text = get(port, "/metrics")
+    assert status == 200
+    return {(name, tuple(sorted(labels.items()))): value
+            for family in parse(text).values() for name, labels, value in family["samples"]}
+
+
+def listeners(port):
+    """Processes that have a socket which listens at the port."""
+    inodes = set()
+    with open("/proc/net/tcp") as table:
+        for line in table.readlines()[1:]:
+            fields = line.split()
+            if fields[1].endswith(f":{port:04X}") and fields[3] == "0A":
+                inodes.add(f"socket:[{fields[9]}]")
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        except OSError:
+            continue
+        if links & inodes:
+            found.add(int(pid))
+    return found
+
+
+def test_prometheus_port(fake, worker):
+    port = free_port()
+    w = worker(fake, "--prometheus-port", str(port), "--processing-pool-name", "p1")
+    wait_for(lambda: get(port, "/readyz") == (200, "ready\n"), "a ready child")
+    assert get(port, "/healthz") == (200, "ok\n")
+    assert get(port, "/nothing")[0] == 404
+    pool = ("processing_pool", "p1")
+    occupancy = ("taskworker_worker_occupancy", (pool,))
+    assert occupancy not in samples(port), "before the first task nothing is said"
+    fake.tasks += [activation("ok", id=f"o{n}") for n in range(30)]
+    fake.wait_reports(30)
+    wait_for(lambda: occupancy in samples(port), "occupancy")
+    seen = samples(port)
+    assert 0 <= seen[occupancy] <= 1
+    assert seen["taskworker_worker_child_busy_seconds_total", (pool,)] > 0
+    assert seen["taskworker_worker_child_wait_seconds_total", (pool,)] > 0
+    run = tuple(sorted([pool, ("namespace", "ns"), ("taskname", "ok"), ("taskbroker_host", fake.address)]))
+    assert seen["taskmill_taskworker_worker_execution_duration_count", run] == 30
+    assert seen["taskmill_taskworker_worker_execute_task_total",
+                tuple(sorted([*run, ("status", "complete")]))] == 30
+    assert listeners(port) == {w.pid}, "children have closed the port"
+
+    fake.tasks.append(activation("slow", id="s", deadline_s=3))
+    wait_for(lambda: not fake.tasks, "the claim")
+    with socket.create_connection(("127.0.0.1", port)) as half_a_request:
+        half_a_request.sendall(b"GET /met")
+        w.signal(signal.SIGTERM)
+        wait_for(lambda: get(port, "/readyz") == (503, "stopping\n"), "the drain")
+        assert get(port, "/healthz")[0] == 200
+        assert occupancy not in samples(port), "withdrawn while draining"
+        assert w.wait() == 0
+
+
+def test_a_port_that_is_taken(fake, worker):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(AssertionError, match="--prometheus-port 127.0.0.1:[0-9]+: Address already in use"):
+            worker(fake, "--prometheus-port", str(taken.getsockname()[1]))
+    with pytest.raises(AssertionError, match="needs an IP address"):
+        worker(fake, "--prometheus-port", "1234", "--prometheus-host", "localhost")
