@@ -393,6 +393,18 @@ TASKMILL_API size_t taskmill_headers_count(const struct taskmill_headers *header
 TASKMILL_API const struct taskmill_header *
 taskmill_headers_at(const struct taskmill_headers *headers, size_t index);
 
+/*
+ * Tells what became of a task: `error` is 0 (durable) or an enum taskmill_error, `reason` its text
+ * ("" for 0), `id` and `reason` live during the call. It is called exactly once for every task
+ * whose taskmill_send returned 0, and for every task that taskmill_bulk_send accepted; a send that
+ * returns an error has told all by that. With no_wait it runs later, on a thread of the library,
+ * one call at a time: it may send (waiting or not), but not flush or free the app; while it takes
+ * long, others wait. taskmill_flush waits for it, taskmill_app_free too: whatever is not delivered
+ * by then is reported as failed, and a send from inside is TASKMILL_ERR_STATE. Without no_wait it
+ * runs in the thread that sends, before taskmill_send returns.
+ */
+typedef void taskmill_delivery(void *arg, const char *id, int error, const char *reason);
+
 struct taskmill_send_options {
     size_t size;          /* set by the macro */
     uint32_t countdown_s; /* starts no earlier; brokers cap it */
@@ -400,7 +412,7 @@ struct taskmill_send_options {
     const struct taskmill_header *headers;
     size_t header_count;
     char *id;     /* TASKMILL_ID_SIZE bytes that receive the id; may be NULL */
-    bool no_wait; /* Kafka: return when it is in the local queue; taskmill_flush tells the rest */
+    bool no_wait; /* return when it is in the local queue; taskmill_flush tells the rest */
     /* Send a task that this program has not declared, with the policy given here. */
     bool undeclared;
     struct taskmill_task_options task;
@@ -408,11 +420,21 @@ struct taskmill_send_options {
      * (8-4-4-4-12). A send whose outcome is unknown (TASKMILL_ERR_TIMEOUT) may be repeated under
      * the same id: a broker drops the second one while it holds the first. */
     const char *send_id;
-    const char *application; /* of an external namespace; default: the app's own */
+    const char *application;        /* of an external namespace; default: the app's own */
+    taskmill_delivery *on_delivery; /* may be NULL */
+    void *on_delivery_arg;
 };
 
-/* Sends a task; 0 means that it is durable (no_wait aside). `params` may be NULL (none) and is
- * taken over whatever the result. */
+/*
+ * Sends a task; 0 means that it is durable (no_wait aside). `params` may be NULL (none) and is
+ * taken over whatever the result. Returns within send_timeout_s. Threads that send to a broker at
+ * the same time share its requests.
+ *
+ * What the codes mean here: _NOT_FOUND the task is not declared, or Kafka has no such topic;
+ * _UNAVAILABLE nobody could be reached, the task was not sent; _TIMEOUT it is not known whether it
+ * was sent (repeat it under the same send_id); _TOO_LARGE beyond the topic's or broker's limit;
+ * _FULL the broker, or the local queue, takes no more now; _DENIED our credentials are refused.
+ */
 TASKMILL_API int taskmill_send_with(struct taskmill_app *app, const char *ns, const char *task,
                                     struct taskmill_params *params,
                                     const struct taskmill_send_options *options);
@@ -438,8 +460,8 @@ TASKMILL_API int taskmill_bulk_send(struct taskmill_bulk *bulk);
 TASKMILL_API size_t taskmill_bulk_count(const struct taskmill_bulk *bulk);
 TASKMILL_API void taskmill_bulk_free(struct taskmill_bulk *bulk); /* what is inside is not sent */
 
-/* Waits until everything sent with no_wait is delivered. The failures since the last flush make it
- * fail; taskmill_last_error() counts them and has the first reason. */
+/* Waits until everything sent with no_wait is delivered and its callback has run. The failures
+ * since the last flush make it fail; taskmill_last_error() counts them and has the first reason. */
 TASKMILL_API int taskmill_flush(struct taskmill_app *app, uint32_t timeout_s);
 
 #ifdef __cplusplus

@@ -2,24 +2,22 @@
 #include "client/dispatch.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
+#include "client/delivery.h"
+#include "client/dispatch_broker.h"
 #include "client/dispatch_kafka.h"
 #include "client/hostport.h"
-#include "rpc/client.h"
-#include "wire/consumer.h"
-
-/* Requests stay below the servers' usual limit of 4 MiB; a single larger task goes alone. */
-#define REQUEST_BYTES_MAX (3u << 20)
 
 struct dispatcher {
-    struct kafka_out *kafka; /* or a broker: */
-    struct rpc_client *rpc;
-    char *broker;
-    pthread_mutex_t lock; /* of rpc: one call at a time */
-    uint32_t timeout_ms;
+    struct deliveries *deliveries;
+    struct kafka_out *kafka; /* or: */
+    struct broker_out *broker;
+    atomic_bool closing; /* callbacks may still run, but send no more */
 };
 
 /* --- where to -------------------------------------------------------------------------------- */
@@ -139,33 +137,35 @@ int dispatch_secret(const char *text, char **secret)
 static int open_broker(struct dispatcher *dispatcher, const struct taskmill_app *app,
                        const char *broker)
 {
-    struct rpc_client_options options = {.connect_timeout_ms = dispatcher->timeout_ms};
     const struct rpc_tls_options tls = {app->tls_ca, app->tls_cert, app->tls_key, app->tls_name};
+    struct broker_out_options options = {
+        .name = broker, .timeout_s = app->send_timeout_s, .deliveries = dispatcher->deliveries};
     struct err_text why;
     const char *text = app->rpc_secret ? app->rpc_secret : getenv("TASKMILL_RPC_SECRET");
     char host[HOSTPORT_HOST_MAX], *secret;
     int rv;
 
-    if (hostport_parse(broker, host, &options.port) != 0)
+    if (hostport_parse(broker, host, &options.rpc.port) != 0)
         return error_set(ERR_INVALID, "broker '%s': write host:port, for example 127.0.0.1:50051",
                          broker);
-    if ((rv = dispatch_tls(&tls, &options.tls, &why)) != 0)
+    if ((rv = dispatch_tls(&tls, &options.rpc.tls, &why)) != 0)
         return error_set(rv, "%s", why.s);
     if ((rv = dispatch_secret(text, &secret)) != 0)
         goto out;
-    options.host = host;
+    options.rpc.host = host;
     if (secret != NULL)
-        options.secret = bytes_str(secret);
-    dispatcher->rpc = rpc_client_new(&options);
-    dispatcher->broker = mem_strdup(broker);
+        options.rpc.secret = bytes_str(secret);
+    dispatcher->broker = broker_out_new(&options);
+    rv = dispatcher->broker != NULL ? 0 : ERR_SYSTEM;
     mem_free(secret);
 
 out:
-    rpc_tls_unref(options.tls);
+    rpc_tls_unref(options.rpc.tls);
     return rv;
 }
 
-static int open_dispatcher(struct taskmill_app *app)
+/* Under the app's lock. */
+static int open_dispatcher(struct taskmill_app *app, struct dispatcher **out)
 {
     struct dispatcher *dispatcher;
     const char *broker, *kafka;
@@ -179,10 +179,9 @@ static int open_dispatcher(struct taskmill_app *app)
             ".kafka, or set TASKMILL_BROKER or TASKMILL_KAFKA",
             app->name);
     dispatcher = mem_zalloc(sizeof *dispatcher);
-    dispatcher->timeout_ms = app->send_timeout_s * 1000;
-    pthread_mutex_init(&dispatcher->lock, NULL);
+    dispatcher->deliveries = deliveries_new();
     if (kafka != NULL) {
-        dispatcher->kafka = kafka_out_new(kafka, app->send_timeout_s);
+        dispatcher->kafka = kafka_out_new(kafka, app->send_timeout_s, dispatcher->deliveries);
         rv = dispatcher->kafka ? 0 : ERR_INVALID;
     } else {
         rv = open_broker(dispatcher, app, broker);
@@ -191,7 +190,7 @@ static int open_dispatcher(struct taskmill_app *app)
         dispatch_close(dispatcher);
         return rv;
     }
-    app->dispatcher = dispatcher;
+    *out = dispatcher;
     return 0;
 }
 
@@ -199,128 +198,53 @@ void dispatch_close(struct dispatcher *dispatcher)
 {
     if (dispatcher == NULL)
         return;
+    atomic_store(&dispatcher->closing, true);
     if (dispatcher->kafka != NULL)
         kafka_out_free(dispatcher->kafka);
-    if (dispatcher->rpc != NULL)
-        rpc_client_free(dispatcher->rpc);
-    pthread_mutex_destroy(&dispatcher->lock);
-    mem_free(dispatcher->broker);
+    if (dispatcher->broker != NULL)
+        broker_out_free(dispatcher->broker);
+    deliveries_free(dispatcher->deliveries);
     mem_free(dispatcher);
-}
-
-/* --- Enqueue --------------------------------------------------------------------------------- */
-
-static int code_of_status(int status)
-{
-    switch (status) {
-    case GRPC_INVALID_ARGUMENT:
-    case GRPC_NOT_FOUND:
-        return ERR_INVALID;
-    case GRPC_OUT_OF_RANGE:
-        return ERR_TOO_LARGE;
-    case GRPC_RESOURCE_EXHAUSTED:
-        return ERR_FULL;
-    case GRPC_UNAUTHENTICATED:
-    case GRPC_PERMISSION_DENIED:
-        return ERR_DENIED;
-    case GRPC_UNIMPLEMENTED:
-        return ERR_UNSUPPORTED;
-    case GRPC_DEADLINE_EXCEEDED:
-        return ERR_TIMEOUT;
-    default:
-        return ERR_UNAVAILABLE;
-    }
-}
-
-static bool same_topic(const char *a, const char *b)
-{
-    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
-}
-
-/* How many items from the front go into one request; their encoding in `request`. */
-static size_t fill_request(const struct dispatch_item *items, size_t count, struct buf *request)
-{
-    size_t n;
-
-    for (n = 0; n < count; n++) {
-        if (n > 0 && (request->len + items[n].activation->len > REQUEST_BYTES_MAX ||
-                      !same_topic(items[n].topic, items[0].topic)))
-            break;
-        enqueue_encode_activation(blob_bytes(items[n].activation), request);
-    }
-    if (items[0].topic != NULL)
-        enqueue_encode_topic(bytes_str(items[0].topic), request);
-    return n;
-}
-
-static int enqueue(struct dispatcher *dispatcher, struct bytes request)
-{
-    struct err_text why;
-    struct buf body = {0};
-    int status = GRPC_UNKNOWN, rv;
-
-    pthread_mutex_lock(&dispatcher->lock);
-    rv = rpc_client_call_wait(dispatcher->rpc, PRODUCER_ENQUEUE, request, dispatcher->timeout_ms,
-                              &status, &body, &why);
-    pthread_mutex_unlock(&dispatcher->lock);
-    buf_free(&body);
-    if (rv != 0)
-        return error_set(rv, "broker %s", why.s);
-    if (status == GRPC_OK)
-        return 0;
-    if (status == GRPC_UNIMPLEMENTED)
-        return error_set(ERR_UNSUPPORTED,
-                         "broker %s takes no tasks by RPC; send to its Kafka topic",
-                         dispatcher->broker);
-    return error_set(code_of_status(status), "broker %s: %s: %s", dispatcher->broker,
-                     grpc_status_name(status), why.s);
-}
-
-static int send_to_broker(struct dispatcher *dispatcher, const struct dispatch_item *items,
-                          size_t count, size_t *accepted)
-{
-    struct buf request = {0};
-    int rv = 0;
-
-    *accepted = 0;
-    while (*accepted < count && rv == 0) {
-        size_t n;
-
-        buf_clear(&request);
-        n = fill_request(items + *accepted, count - *accepted, &request);
-        rv = enqueue(dispatcher, buf_bytes(&request));
-        if (rv == 0)
-            *accepted += n;
-    }
-    buf_free(&request);
-    return rv;
 }
 
 int dispatch_items(struct taskmill_app *app, const struct dispatch_item *items, size_t count,
                    bool wait, size_t *accepted)
 {
+    struct dispatcher *dispatcher;
     int rv = 0;
 
     *accepted = 0;
     pthread_mutex_lock(&app->lock);
-    if (app->dispatcher == NULL)
-        rv = open_dispatcher(app);
+    dispatcher = app->dispatcher;
+    if (dispatcher == NULL)
+        rv = open_dispatcher(app, &dispatcher);
+    app->dispatcher = dispatcher;
     pthread_mutex_unlock(&app->lock);
-    if (rv != 0 || count == 0)
+    if (dispatcher == NULL || count == 0)
         return rv;
-    if (app->dispatcher->kafka != NULL)
-        return kafka_out_send(app->dispatcher->kafka, items, count, wait, accepted);
-    return send_to_broker(app->dispatcher, items, count, accepted);
+    if (atomic_load(&dispatcher->closing))
+        return error_set(ERR_STATE, "taskmill_app_free has begun: nothing more is sent");
+    if (dispatcher->kafka != NULL)
+        return kafka_out_send(dispatcher->kafka, items, count, wait, accepted);
+    return broker_out_send(dispatcher->broker, items, count, wait, accepted);
 }
 
 int taskmill_flush(struct taskmill_app *app, uint32_t timeout_s)
 {
+    int64_t until_ms = clock_add(clock_boot_ms(), (int64_t)timeout_s * 1000);
+    struct delivery_summary summary;
     struct dispatcher *dispatcher;
+    int rv;
 
     pthread_mutex_lock(&app->lock);
     dispatcher = app->dispatcher;
     pthread_mutex_unlock(&app->lock);
-    return dispatcher != NULL && dispatcher->kafka != NULL
-               ? kafka_out_flush(dispatcher->kafka, timeout_s)
-               : 0;
+    if (dispatcher == NULL)
+        return 0;
+    rv = delivery_flush(dispatcher->deliveries, until_ms, &summary);
+    if (rv == 0 || rv == ERR_STATE)
+        return rv;
+    if (summary.failed > 0)
+        return error_set(rv, "%zu not delivered: %s", summary.failed, summary.why.s);
+    return error_set(rv, "%zu not confirmed in %u s", summary.open, timeout_s);
 }

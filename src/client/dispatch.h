@@ -10,10 +10,15 @@
 struct dispatch_item {
     struct blob *activation;
     const char *topic; /* NULL: the broker's default. Of the app's router */
+    /* Without wait: called once when the fate of an accepted item is known, on a thread of the
+     * library; may be NULL. */
+    taskmill_delivery *on_delivery;
+    void *arg;
+    char id[TASKMILL_ID_SIZE];
 };
 
 /* Sends to where the app says; connects at the first call. *accepted items from the front are
- * durable (or, without wait, in Kafka's local queue). On failure taskmill_last_error() says why. */
+ * durable (or, without wait, in a local queue). On failure taskmill_last_error() says why. */
 int dispatch_items(struct taskmill_app *app, const struct dispatch_item *items, size_t count,
                    bool wait, size_t *accepted);
 
@@ -30,6 +35,7 @@ void dispatch_default_broker(struct taskmill_app *app, const char *broker, const
  * that is plain text. The caller unrefs *out. Errors as rpc_tls_client_new. */
 int dispatch_tls(const struct rpc_tls_options *given, struct rpc_tls **out, struct err_text *why);
 
+/* Waits for what is open, at most the app's time-out; then every callback has run. NULL is fine. */
 void dispatch_close(struct dispatcher *dispatcher);
 
 /* The secret that signs: text as it is, or the first of a JSON array of them. NULL in: NULL. An

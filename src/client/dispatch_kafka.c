@@ -1,65 +1,59 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Every record belongs to a group: that of the send which waits for it, or the common one of all
- * that do not wait. Delivery reports arrive on the sink's thread and count down their group. A send
- * that gives up waiting leaves its group behind; the last report frees it.
- */
 #include "client/dispatch_kafka.h"
 
-#include <errno.h>
-#include <pthread.h>
-#include <time.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "topic/kafka.h"
 
 #define MESSAGE_MAX_BYTES 50000000 /* what Python producers use; the topic has the last word */
-
-struct group {
-    size_t open, failed;
-    bool abandoned;
-    struct err_text first; /* reason of the first failure */
-};
+/* librdkafka looks at time-outs once a second: so much earlier they start, that the reason comes
+ * before we stop waiting for it. */
+#define REPORT_MARGIN_MS 1500
 
 struct kafka_out {
     struct topic_sink *sink;
+    char *bootstrap;
     uint32_t timeout_s;
-    pthread_mutex_t lock; /* of all below */
-    pthread_cond_t delivered;
-    struct group unwatched;
+    struct deliveries *deliveries;
 };
 
 static void on_delivered(void *ctx, void *opaque, enum topic_delivery delivery, const char *why)
 {
     struct kafka_out *out = (struct kafka_out *)ctx;
-    struct group *group = (struct group *)opaque;
+    int code = delivery == TOPIC_DELIVERED ? 0 : kafka_sink_fate(out->sink);
 
-    pthread_mutex_lock(&out->lock);
-    group->open--;
-    if (delivery != TOPIC_DELIVERED && group->failed++ == 0)
-        err_set(&group->first, ERR_UNAVAILABLE, "%s", why ? why : "not delivered");
-    if (group->abandoned && group->open == 0)
-        mem_free(group);
-    pthread_cond_broadcast(&out->delivered);
-    pthread_mutex_unlock(&out->lock);
+    delivery_done(out->deliveries, (struct delivery *)opaque, code, why ? why : "not delivered");
 }
 
-struct kafka_out *kafka_out_new(const char *bootstrap, uint32_t timeout_s)
+static uint32_t delivery_timeout_ms(uint32_t timeout_s)
+{
+    uint32_t timeout_ms = timeout_s > UINT32_MAX / 1000 ? UINT32_MAX : timeout_s * 1000;
+
+    if (timeout_ms > INT32_MAX)
+        timeout_ms = INT32_MAX;
+    return timeout_ms > 2 * REPORT_MARGIN_MS ? timeout_ms - REPORT_MARGIN_MS : timeout_ms / 2;
+}
+
+struct kafka_out *kafka_out_new(const char *bootstrap, uint32_t timeout_s,
+                                struct deliveries *deliveries)
 {
     struct kafka_out *out = mem_zalloc(sizeof *out);
-    struct kafka_sink_options options = {.cluster = {.address = bootstrap},
-                                         .message_max_bytes = MESSAGE_MAX_BYTES,
-                                         .delivery_timeout_ms = timeout_s * 1000};
+    uint32_t timeout_ms = delivery_timeout_ms(timeout_s);
+    char patience[16];
+    /* A topic that is not there is told as such, before the record's own time is over. */
+    struct kafka_property property = {"topic.metadata.propagation.max.ms", patience};
+    struct kafka_sink_options options = {
+        .cluster = {.address = bootstrap, .properties = &property, .property_count = 1},
+        .message_max_bytes = MESSAGE_MAX_BYTES,
+        .delivery_timeout_ms = timeout_ms};
     struct topic_sink_events events = {.ctx = out, .delivered = on_delivered};
-    pthread_condattr_t clock;
 
+    snprintf(patience, sizeof patience, "%u", timeout_ms / 2 < 5000 ? timeout_ms / 2 : 5000);
     out->timeout_s = timeout_s;
-    pthread_mutex_init(&out->lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&out->delivered, &clock);
-    pthread_condattr_destroy(&clock);
+    out->bootstrap = mem_strdup(bootstrap);
+    out->deliveries = deliveries;
     if (kafka_sink_new(&out->sink, &options, &events, error_text()) == 0)
         return out;
     kafka_out_free(out);
@@ -69,128 +63,93 @@ struct kafka_out *kafka_out_new(const char *bootstrap, uint32_t timeout_s)
 void kafka_out_free(struct kafka_out *out)
 {
     if (out->sink != NULL) {
-        out->sink->ops->stop(out->sink, out->timeout_s * 1000);
+        out->sink->ops->stop(out->sink, delivery_timeout_ms(out->timeout_s));
         out->sink->ops->destroy(out->sink);
     }
-    pthread_cond_destroy(&out->delivered);
-    pthread_mutex_destroy(&out->lock);
+    mem_free(out->bootstrap);
     mem_free(out);
 }
 
-/* The clock of the condition variable. */
-static struct timespec monotonic(void)
+static int produce(struct kafka_out *out, const struct dispatch_item *item,
+                   struct delivery_group *group, int64_t until_ms)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now); /* tidy: clock_gettime, timedwait wants a timespec */
-    return now;
-}
-
-static struct timespec after(uint32_t seconds)
-{
-    struct timespec until = monotonic();
-
-    until.tv_sec += seconds;
-    return until;
-}
-
-static bool past(const struct timespec *until)
-{
-    struct timespec now = monotonic();
-
-    return now.tv_sec > until->tv_sec ||
-           (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
-}
-
-/* Under the lock: false when the time is over. */
-static bool wait_delivery(struct kafka_out *out, const struct timespec *until)
-{
-    return pthread_cond_timedwait(&out->delivered, &out->lock, until) != ETIMEDOUT;
-}
-
-static int produce(struct kafka_out *out, const struct dispatch_item *item, struct group *group,
-                   const struct timespec *until)
-{
+    const struct delivery_watch watch = {item->on_delivery, item->arg, item->id};
+    bool watched = group == NULL && item->on_delivery != NULL, full = false, more = true;
+    struct delivery *delivery;
+    uint64_t count = 0;
     const char *why = "";
-    bool more = true;
-    int rv;
+    int rv = delivery_begin(out->deliveries, group, watched ? &watch : NULL, until_ms, &delivery);
 
-    pthread_mutex_lock(&out->lock);
-    group->open++;
-    pthread_mutex_unlock(&out->lock);
+    if (rv != 0)
+        return rv;
     for (;;) {
-        rv =
-            out->sink->ops->produce(out->sink, item->topic, item->activation, NULL, 0, group, &why);
-        if (rv != ERR_FULL || !more || past(until))
+        rv = out->sink->ops->produce(out->sink, item->topic, item->activation, NULL, 0, delivery,
+                                     &why);
+        if (rv != ERR_FULL || !more)
             break;
-        pthread_mutex_lock(&out->lock);
-        more = wait_delivery(out, until);
-        pthread_mutex_unlock(&out->lock);
+        if (full) /* again, since the count was read: so no delivery was missed */
+            more = delivery_wait_more(out->deliveries, count, until_ms);
+        count = delivery_count(out->deliveries);
+        full = true;
     }
     if (rv == 0)
         return 0;
-    pthread_mutex_lock(&out->lock);
-    group->open--;
-    pthread_mutex_unlock(&out->lock);
-    return error_set(rv, "topic %s: %s", item->topic, why);
+    delivery_cancel(out->deliveries, delivery);
+    return error_set(rv, "Kafka topic %s: %s", item->topic, why);
 }
 
-/* Takes the group over. */
-static int await(struct kafka_out *out, struct group *group, const struct timespec *until)
+/* What to do about it, for each kind of failure. */
+static int explain(const struct kafka_out *out, int code, const char *topic,
+                   const struct delivery_summary *summary)
 {
-    bool more = true;
-    int rv = 0;
+    const char *why = summary->why.s;
 
-    pthread_mutex_lock(&out->lock);
-    while (group->open > 0 && more)
-        more = wait_delivery(out, until);
-    if (group->failed > 0)
-        rv = error_set(ERR_UNAVAILABLE, "%zu not delivered: %s", group->failed, group->first.s);
-    else if (group->open > 0)
-        rv = error_set(ERR_TIMEOUT, "Kafka has not confirmed %zu in %u s", group->open,
-                       out->timeout_s);
-    group->abandoned = true;
-    if (group->open == 0)
-        mem_free(group);
-    pthread_mutex_unlock(&out->lock);
-    return rv;
+    switch (code) {
+    case ERR_NOT_FOUND:
+        return error_set(code, "Kafka %s has no topic %s (%s): create it, or send to another one",
+                         out->bootstrap, topic, why);
+    case ERR_TOO_LARGE:
+        return error_set(code,
+                         "Kafka topic %s: %s: send less, or raise the topic's max.message.bytes",
+                         topic, why);
+    case ERR_DENIED:
+        return error_set(code, "Kafka %s does not let us write to topic %s: %s", out->bootstrap,
+                         topic, why);
+    case ERR_UNAVAILABLE:
+        return error_set(code,
+                         "Kafka %s cannot be reached, or topic %s has no leader: %zu not sent (%s)",
+                         out->bootstrap, topic, summary->failed, why);
+    case ERR_TIMEOUT:
+        return error_set(code,
+                         "Kafka %s has not confirmed %zu for topic %s in %u s; whether they were "
+                         "written is not known",
+                         out->bootstrap, summary->failed ? summary->failed : summary->open, topic,
+                         out->timeout_s);
+    default:
+        return error_set(code, "Kafka topic %s: %s", topic, why);
+    }
 }
 
 int kafka_out_send(struct kafka_out *out, const struct dispatch_item *items, size_t count,
                    bool wait, size_t *accepted)
 {
-    struct group *group = wait ? mem_zalloc(sizeof *group) : &out->unwatched;
-    struct timespec until = after(out->timeout_s);
+    struct delivery_group *group = wait ? delivery_group_new() : NULL;
+    int64_t until_ms = clock_add(clock_boot_ms(), (int64_t)out->timeout_s * 1000);
+    struct delivery_summary summary;
     struct err_text why;
     size_t i;
     int rv = 0, awaited = 0;
 
     for (i = 0; i < count && rv == 0; i++)
-        rv = produce(out, &items[i], group, &until);
+        rv = produce(out, &items[i], group, until_ms);
+    if (!wait) {
+        *accepted = rv == 0 ? count : i - 1;
+        return rv;
+    }
     why = *error_text();
-    if (wait)
-        awaited = await(out, group, &until);
-    *accepted = rv == 0 && awaited == 0 ? count : wait || i == 0 ? 0 : i - 1;
-    /* What was refused at once explains more than what followed. */
-    return rv != 0 ? error_set(rv, "%s", why.s) : awaited;
-}
-
-int kafka_out_flush(struct kafka_out *out, uint32_t timeout_s)
-{
-    struct timespec until = after(timeout_s);
-    bool more = true;
-    int rv = 0;
-
-    pthread_mutex_lock(&out->lock);
-    while (out->unwatched.open > 0 && more)
-        more = wait_delivery(out, &until);
-    if (out->unwatched.failed > 0)
-        rv = error_set(ERR_UNAVAILABLE, "%zu not delivered: %s", out->unwatched.failed,
-                       out->unwatched.first.s);
-    else if (out->unwatched.open > 0)
-        rv = error_set(ERR_TIMEOUT, "Kafka has not confirmed %zu in %u s", out->unwatched.open,
-                       timeout_s);
-    out->unwatched.failed = 0;
-    pthread_mutex_unlock(&out->lock);
-    return rv;
+    awaited = delivery_await(out->deliveries, group, until_ms, &summary);
+    *accepted = rv == 0 && awaited == 0 ? count : 0;
+    if (rv != 0) /* What was refused at once explains more than what followed. */
+        return error_set(rv, "%s", why.s);
+    return awaited == 0 ? 0 : explain(out, awaited, items[0].topic, &summary);
 }

@@ -103,6 +103,9 @@ static int build(struct taskmill_app *app, const struct activation_source *sourc
     item->activation = blob_copy(buf_bytes(&payload));
     item->topic = item_topic(app, source->namespace, options->application);
     buf_free(&payload);
+    item->on_delivery = options->on_delivery;
+    item->arg = options->on_delivery_arg;
+    memcpy(item->id, source->id, strlen(source->id) + 1);
     if (options->id != NULL)
         memcpy(options->id, source->id, strlen(source->id) + 1);
     return 0;
@@ -150,6 +153,13 @@ static void free_item(struct dispatch_item *item)
     blob_unref(item->activation);
 }
 
+/* Who waited for it is told in his own thread. */
+static void tell(const struct dispatch_item *item)
+{
+    if (item->on_delivery != NULL)
+        item->on_delivery(item->arg, item->id, 0, "");
+}
+
 int taskmill_send_with(struct taskmill_app *app, const char *ns, const char *task,
                        struct taskmill_params *params, const struct taskmill_send_options *options)
 {
@@ -163,6 +173,8 @@ int taskmill_send_with(struct taskmill_app *app, const char *ns, const char *tas
     if (rv != 0)
         return rv;
     rv = dispatch_items(app, &item, 1, !given.no_wait, &accepted);
+    if (rv == 0 && !given.no_wait)
+        tell(&item);
     free_item(&item);
     return rv;
 }
@@ -207,6 +219,8 @@ int taskmill_bulk_send(struct taskmill_bulk *bulk)
     size_t accepted;
     int rv = dispatch_items(bulk->app, bulk->items, bulk->count, true, &accepted);
 
+    for (size_t i = 0; i < accepted; i++)
+        tell(&bulk->items[i]);
     drop_front(bulk, accepted);
     return rv;
 }

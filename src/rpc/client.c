@@ -104,7 +104,9 @@ void client_finish(struct rpc_client *client, struct client_call *call,
     struct rpc_result out = {.status = result->status,
                              .message = result->message,
                              .body = buf_bytes(&call->response.body),
-                             .is_local = result->is_local};
+                             .is_local = result->is_local,
+                             .is_unsent =
+                                 result->is_local && call->request_sent < call->request.len};
 
     assert(!call->is_done);
     call->is_done = true;

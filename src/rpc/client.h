@@ -44,6 +44,8 @@ struct rpc_result {
     const char *message; /* NUL-terminated, decoded; "" if none */
     struct bytes body;   /* the response message; valid during the callback */
     bool is_local;       /* made up here (time-out, loss, cancel): the server gave no status */
+    bool is_unsent;      /* the server cannot have acted on it: it never got the whole request, or
+                            refused the stream unread. Repeating the call is safe */
 };
 
 /* Called exactly once per call, from inside rpc_client_io, _cancel or _free. May start and cancel

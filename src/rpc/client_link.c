@@ -135,6 +135,8 @@ static int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t
         return 0;
     list_remove(&client->streams, &call->node);
     if (!call->is_done) {
+        if (error_code == NGHTTP2_REFUSED_STREAM)
+            call->request_sent = 0; /* as if it had not been: nobody has read it */
         const struct client_result result = {(int)grpc_status_of_reset(error_code),
                                              nghttp2_http2_strerror(error_code), true};
         client_finish(client, call, &result);

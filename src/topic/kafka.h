@@ -64,6 +64,11 @@ struct kafka_sink_options {
 int kafka_sink_new(struct topic_sink **out, const struct kafka_sink_options *options,
                    const struct topic_sink_events *events, struct err_text *why);
 
+/* Inside delivered(), about its record; for one that was not delivered: ERR_TOO_LARGE,
+ * ERR_NOT_FOUND (no such topic), ERR_DENIED, ERR_INVALID, ERR_UNAVAILABLE (it was not written),
+ * ERR_TIMEOUT (it may have been written). */
+int kafka_sink_fate(const struct topic_sink *sink);
+
 /* A look at the start at a cluster that is not (or not only) consumed from: it must take our
  * credentials and have these topics. A thread of its own waits for the cluster as a source does.
  * failed() comes from it, at most once; the line names cluster and cause. */

@@ -44,6 +44,7 @@ struct kafka_sink {
     bool started;
     atomic_bool stopping;
     int64_t error_warned_ms;
+    int fate; /* of the record that is reported now; of the reporting thread */
 
     /* rk and alone change under the lock, on the poll thread; produce() uses rk under it. */
     pthread_mutex_t lock;
@@ -81,19 +82,37 @@ static enum topic_delivery classify(rd_kafka_resp_err_t err)
     }
 }
 
-static void report(struct sent *sent, rd_kafka_resp_err_t err)
-{
-    const struct topic_sink_events *events = &sent->sink->events;
-
-    events->delivered(events->ctx, sent->opaque, classify(err), err ? rd_kafka_err2str(err) : NULL);
-    blob_unref(sent->payload);
-    mem_free(sent);
-}
-
 static bool is_too_large(rd_kafka_resp_err_t err)
 {
     return err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
            err == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE;
+}
+
+/* What a sender that waits is told. */
+static int fate_of(rd_kafka_resp_err_t err, rd_kafka_msg_status_t status)
+{
+    if (!err)
+        return 0;
+    if (is_too_large(err))
+        return ERR_TOO_LARGE;
+    if (kafka_error_denied(err))
+        return ERR_DENIED;
+    if (err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || err == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+        err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION)
+        return ERR_NOT_FOUND;
+    if (classify(err) == TOPIC_IMPOSSIBLE)
+        return ERR_INVALID;
+    return status == RD_KAFKA_MSG_STATUS_NOT_PERSISTED ? ERR_UNAVAILABLE : ERR_TIMEOUT;
+}
+
+static void report(struct sent *sent, rd_kafka_resp_err_t err, rd_kafka_msg_status_t status)
+{
+    const struct topic_sink_events *events = &sent->sink->events;
+
+    sent->sink->fate = fate_of(err, status);
+    events->delivered(events->ctx, sent->opaque, classify(err), err ? rd_kafka_err2str(err) : NULL);
+    blob_unref(sent->payload);
+    mem_free(sent);
 }
 
 static rd_kafka_resp_err_t hand_to(rd_kafka_t *rk, const char *topic, struct sent *sent,
@@ -145,7 +164,7 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *message, void 
             return;
         err = RD_KAFKA_RESP_ERR__FAIL;
     }
-    report(message->_private, err);
+    report(message->_private, err, rd_kafka_message_status(message));
 }
 
 /* The client. */
@@ -281,7 +300,7 @@ static void report_refused(struct kafka_sink *sink)
         if (!node)
             return;
         struct sent *sent = container_of(node, struct sent, node);
-        report(sent, sent->err);
+        report(sent, sent->err, RD_KAFKA_MSG_STATUS_NOT_PERSISTED);
     }
 }
 
@@ -399,6 +418,11 @@ static void op_destroy(struct topic_sink *base)
     kafka_cluster_free(&sink->cluster);
     mem_free(sink->label);
     mem_free(sink);
+}
+
+int kafka_sink_fate(const struct topic_sink *base)
+{
+    return container_of(base, const struct kafka_sink, base)->fate;
 }
 
 static const struct topic_sink_ops ops = {
