@@ -11,7 +11,8 @@
 * A status is one of: same, better, kept, not supported yet, not applicable. The last three say why after a colon.
   A row without a test says "no test", or is one of the last two.
 * A weakness up to 34 whose status is same or better has a test called test_weakness_NN_..., and each test that is
-  called so is in the row of its number.
+  called so is in the row of its number. The same for test_client_weakness_NN_..., about the weaknesses of the
+  original's client, and the rows "client 13.N", of which there need not be all.
 
 Exit 0: all right. 1: one line for each finding. 2: usage.
 """
@@ -35,7 +36,8 @@ NEED_NO_TEST = STATUSES[3:]
 C_FUNCTION = re.compile(r"^static void (\w+)\(void \*\*\w+\)", re.MULTILINE)
 C_REGISTERED = re.compile(r"\b(?:TEST\w*|cmocka_unit_test\w*)\(\s*(\w+)")
 NAMED = re.compile(r"`([^`\s]*)::(\w+)`")
-WEAKNESS_TEST = re.compile(r"\btest_weakness_(\d+)_")
+WEAKNESS_TEST = re.compile(r"\btest_(client_)?weakness_(\d+)_")
+WEAKNESS_ROW = re.compile(r"(client )?13\.(\d+)$")
 
 
 def tests_in(name, text):
@@ -79,11 +81,11 @@ def row_problems(cell, status, tests):
         yield "name a test, or say: no test"
 
 
-def weakness_problems(section, cell, status):
-    weakness = int(section.split(".")[1])
-    own = [test for _, test in tests_named(cell) if test.startswith(f"test_weakness_{weakness:02d}_")]
+def weakness_problems(client, weakness, cell, status):
+    prefix = f"test_{'client_' if client else ''}weakness_{weakness:02d}_"
+    own = [test for _, test in tests_named(cell) if test.startswith(prefix)]
     if weakness <= WEAKNESSES_TESTED and status.partition(":")[0] not in NEED_A_REASON and not own:
-        yield f"no test of this row is called test_weakness_{weakness:02d}_..."
+        yield f"no test of this row is called {prefix}..."
 
 
 def missing(seen, weakness_tests):
@@ -95,7 +97,8 @@ def missing(seen, weakness_tests):
         if f"13.{weakness}" not in seen:
             yield f"weakness {weakness} has no row 13.{weakness}"
     for name, test in sorted(weakness_tests):
-        section = f"13.{int(WEAKNESS_TEST.match(test).group(1))}"
+        client, weakness = WEAKNESS_TEST.match(test).groups()
+        section = f"{client and 'client ' or ''}13.{int(weakness)}"
         if (name, test) not in seen.get(section, set()):
             yield f"row {section} does not name {name}::{test}"
 
@@ -107,8 +110,8 @@ def problems(page, tests, weakness_tests):
         seen.setdefault(section, set()).update(tests_named(cell))
         for why in row_problems(cell, status, tests):
             yield number, why
-        if re.match(r"13\.\d+$", section):
-            for why in weakness_problems(section, cell, status):
+        if weakness := WEAKNESS_ROW.match(section):
+            for why in weakness_problems(weakness[1], int(weakness[2]), cell, status):
                 yield number, why
     for why in missing(seen, weakness_tests):
         yield 1, why

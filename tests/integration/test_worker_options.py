@@ -112,7 +112,7 @@ def test_wrong_values(arguments, text):
 
 
 @pytest.mark.parametrize("secret", ['"hush"', '{"key": "hush"}', '["hush"', '[1]'])
-def test_weakness_23_a_secret_that_would_switch_signing_off(secret):
+def test_client_weakness_23_a_secret_that_would_switch_signing_off(secret):
     """A bare JSON string or object means no signature in the original."""
     code, line = usage([], env={"TASKMILL_RPC_SECRET": secret})
     assert code == 1 and line.startswith("taskmill worker: TASKMILL_RPC_SECRET: the secret")
@@ -216,7 +216,7 @@ def test_a_report_is_not_waited_for_when_its_broker_is_gone(fake, worker, tmp_pa
     assert "reports could not be delivered" in w.log()
 
 
-def test_weakness_14_health_file_while_draining_and_without_brokers(fake, worker, tmp_path):
+def test_client_weakness_14_health_file_while_draining_and_without_brokers(fake, worker, tmp_path):
     health, started, go = tmp_path / "health", tmp_path / "started", tmp_path / "go"
     w = worker(fake, commands=commands(
         wait=shell(f"touch {started}; while [ ! -e {go} ]; do sleep 0.02; done")),

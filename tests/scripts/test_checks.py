@@ -168,6 +168,15 @@ class Compatibility(unittest.TestCase):
                                  "weakness 41 has no row 13.41",
                                  "row 13.2 does not name a.py::test_weakness_02_y"])
 
+    def test_weaknesses_of_the_client_have_rows_of_their_own(self):
+        test = ("a.py", "test_client_weakness_02_y")
+        page = "\n".join(["| client 13.2 | | `a.c::b` | better |", "| 13.2 | | `a.c::b` | better |"])
+        found = [(number, why) for number, why in check_compatibility.problems(page, self.found, {test})
+                 if "no row" not in why]
+        self.assertEqual(found, [(1, "no test of this row is called test_client_weakness_02_..."),
+                                 (2, "no test of this row is called test_weakness_02_..."),
+                                 (1, "row client 13.2 does not name a.py::test_client_weakness_02_y")])
+
     def test_sections_are_not_forgotten(self):
         found = [why for _, why in check_compatibility.problems("", self.found, set())]
         self.assertEqual(len(found), len(check_compatibility.SECTIONS) + check_compatibility.WEAKNESSES)

@@ -32,7 +32,7 @@ static void a_child_that_is_not_ready_has_no_time(void **state)
 }
 
 /* spec/client.md 13.18: there, tasks shorter than 0.1 s count as nothing. */
-static void test_weakness_18_short_tasks_count_in_full(void **state)
+static void test_client_weakness_18_short_tasks_count_in_full(void **state)
 {
     struct occupancy_account account;
     struct occupancy_time before = {0}, sum;
@@ -134,7 +134,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_child_that_is_not_ready_has_no_time),
-        cmocka_unit_test(test_weakness_18_short_tasks_count_in_full),
+        cmocka_unit_test(test_client_weakness_18_short_tasks_count_in_full),
         cmocka_unit_test(what_goes_on_counts_until_now),
         cmocka_unit_test(children_that_came_late_weigh_less),
         cmocka_unit_test(a_writer_killed_in_the_middle_stops_nobody),

@@ -408,7 +408,7 @@ static void test_kill(void **state)
 }
 
 /* --no-skip-awaiting-futures: spec/client.md 5.4, and 13 number 16. */
-static void test_weakness_16_a_task_waits_for_what_it_sent(void **state)
+static void test_client_weakness_16_a_task_waits_for_what_it_sent(void **state)
 {
     struct fixture *f = *state;
 
@@ -523,7 +523,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_large_child_is_replaced, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_start_that_hangs_is_ended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kill, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_weakness_16_a_task_waits_for_what_it_sent, set_up,
+        cmocka_unit_test_setup_teardown(test_client_weakness_16_a_task_waits_for_what_it_sent, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_sends_are_not_awaited_unless_asked, set_up,
                                         tear_down)};
