@@ -17,7 +17,8 @@ def play(name, folder):
     Page(ROOT / "docs" / name, folder, replace={"127.0.0.1:50051": f"127.0.0.1:{port}"}, env={
         "PATH": f"{build_folder()}:{os.environ['PATH']}", "TASKMILL_SOURCE": str(ROOT),
         "TASKBROKER_GRPC_ADDR": "127.0.0.1", "TASKBROKER_GRPC_PORT": port,
-        "TASKBROKER_ADMIN_ADDR": f"127.0.0.1:{free_port()}", "TASKMILL_BROKER": f"127.0.0.1:{port}"}).play()
+        "TASKBROKER_ADMIN_ADDR": f"127.0.0.1:{free_port()}", "TASKMILL_BROKER": f"127.0.0.1:{port}",
+        "TASKMILL_STATE_FILE": str(folder / "scheduler.sqlite")}).play()
 
 
 def test_tutorial_commands(tmp_path):
