@@ -180,6 +180,8 @@ struct rpc_client *rpc_client_new(const struct rpc_client_options *options)
     client->authority_len = strlen(client->authority);
     client->connect_timeout_ms = options->connect_timeout_ms ? options->connect_timeout_ms : 5000;
     client->message_max = options->message_max ? options->message_max : 10485760;
+    client->forks_lookups = options->forks_lookups;
+    client->hold_calls = options->hold_calls;
     client->keepalive_ms = options->keepalive_ms ? options->keepalive_ms : 20000;
     client->secret =
         bytes_of(mem_strndup(options->secret.ptr, options->secret.len), options->secret.len);
@@ -263,9 +265,14 @@ size_t rpc_client_open_calls(const struct rpc_client *client)
     return client->open_count;
 }
 
+bool rpc_client_is_leaving(const struct rpc_client *client)
+{
+    return client->state == LINK_UP && client->is_going && client->streams.count > 0;
+}
+
 int rpc_client_fd(const struct rpc_client *client)
 {
-    return client->fd;
+    return client->state == LINK_RESOLVING ? lookup_fd(client->lookup) : client->fd;
 }
 
 short rpc_client_events(const struct rpc_client *client)
@@ -273,6 +280,8 @@ short rpc_client_events(const struct rpc_client *client)
     switch (client->state) {
     case LINK_NONE:
         return 0;
+    case LINK_RESOLVING:
+        return POLLIN;
     case LINK_CONNECTING:
         return POLLOUT;
     case LINK_SECURING:
@@ -282,7 +291,8 @@ short rpc_client_events(const struct rpc_client *client)
     }
     if (client->tls && tls_stream_wants_write(client->tls))
         return POLLIN | POLLOUT;
-    bool wants_out = client->out.len > client->out_head || !list_empty(&client->waiting) ||
+    bool wants_out = client->out.len > client->out_head ||
+                     (!list_empty(&client->waiting) && !rpc_client_is_leaving(client)) ||
                      nghttp2_session_want_write(client->session);
     return (short)(POLLIN | (wants_out ? POLLOUT : 0));
 }
@@ -303,7 +313,7 @@ int64_t rpc_client_next_ms(const struct rpc_client *client)
 
     if (client->state == LINK_NONE && !list_empty(&client->waiting))
         return 0; /* a connection is to be made */
-    if ((client->state == LINK_CONNECTING || client->state == LINK_SECURING) &&
+    if (client->state != LINK_NONE && client->state != LINK_UP &&
         client->connect_deadline_ms < due_ms)
         due_ms = client->connect_deadline_ms;
     return keepalive_ms < due_ms ? keepalive_ms : due_ms;

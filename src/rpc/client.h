@@ -15,7 +15,7 @@
  * Connects lazily at the first call and again after a loss; calls open at a loss end with
  * UNAVAILABLE. There is no pause between attempts: back off, or go to another server, when calls
  * fail at once. While a server that said GOAWAY still has calls of ours open, new ones end with
- * UNAVAILABLE; after that a new connection is made.
+ * UNAVAILABLE, or wait (hold_calls); after that a new connection is made.
  */
 #ifndef TASKMILL_RPC_CLIENT_H
 #define TASKMILL_RPC_CLIENT_H
@@ -28,13 +28,17 @@
 struct rpc_client;
 
 struct rpc_client_options {
-    const char *host; /* name or IP literal; resolved (blocking) at connect */
+    const char *host; /* name or IP literal; resolved at connect, blocking without forks_lookups */
     uint16_t port;
     uint32_t connect_timeout_ms; /* 0: 5000 */
     uint32_t message_max;        /* bytes of a response; 0: 10485760. Above: RESOURCE_EXHAUSTED */
-    struct bytes secret;         /* signs every request when not empty; copied */
-    struct rpc_tls *tls;         /* of rpc_tls_client_new; takes a reference of its own. NULL: plain
-                                    text. connect_timeout_ms covers the handshake */
+    bool forks_lookups; /* names are looked up by a process of their own: for callers that must not
+                           block and have one thread (base/lookup.h) */
+    bool hold_calls; /* new calls wait while a server that said GOAWAY has calls of ours open: for
+                        callers that see it (rpc_client_is_leaving) and make another client */
+    struct bytes secret;   /* signs every request when not empty; copied */
+    struct rpc_tls *tls;   /* of rpc_tls_client_new; takes a reference of its own. NULL: plain
+                              text. connect_timeout_ms covers the handshake */
     uint32_t keepalive_ms; /* PING after so much silence with calls open, loss after as much again;
                               0: 20000 */
 };
@@ -64,6 +68,9 @@ void rpc_client_call(struct rpc_client *client, const char *path, struct bytes m
 /* RST_STREAM(CANCEL); done is called with CANCELLED. Unknown or finished ids are ignored. */
 void rpc_client_cancel(struct rpc_client *client, uint64_t id);
 size_t rpc_client_open_calls(const struct rpc_client *client);
+
+/* The server has said GOAWAY, and calls are still open. */
+bool rpc_client_is_leaving(const struct rpc_client *client);
 
 int rpc_client_fd(const struct rpc_client *client);          /* -1 while not connected */
 short rpc_client_events(const struct rpc_client *client);    /* POLLIN, POLLOUT */

@@ -10,12 +10,12 @@
 #ifndef TASKMILL_RPC_CLIENT_INTERNAL_H
 #define TASKMILL_RPC_CLIENT_INTERNAL_H
 
-#include <netdb.h>
 #include <nghttp2/nghttp2.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
 #include "base/list.h"
+#include "base/lookup.h"
 #include "base/mem.h"
 #include "rpc/client.h"
 #include "rpc/grpc.h"
@@ -46,7 +46,7 @@ struct call_slot {
     uint32_t next_free;
 };
 
-enum link_state { LINK_NONE, LINK_CONNECTING, LINK_SECURING, LINK_UP };
+enum link_state { LINK_NONE, LINK_RESOLVING, LINK_CONNECTING, LINK_SECURING, LINK_UP };
 
 struct rpc_client {
     char *host, *authority;
@@ -62,7 +62,10 @@ struct rpc_client {
     nghttp2_session *session;
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *option;
-    struct addrinfo *addresses, *address; /* all, and the one that is being tried */
+    bool forks_lookups, hold_calls;
+    struct lookup *lookup;       /* in LINK_RESOLVING */
+    struct lookup_answer *names; /* the addresses; NULL unless one is being tried */
+    size_t address;              /* that one */
     int64_t connect_deadline_ms;
     bool has_settings; /* of the server: it speaks HTTP/2 */
     bool is_going;     /* GOAWAY was received */

@@ -246,6 +246,17 @@ static void move_all(struct list *to, struct list *from)
     }
 }
 
+static void forget_names(struct rpc_client *client)
+{
+    struct lookup_answer ignored;
+
+    if (client->lookup)
+        lookup_end(client->lookup, &ignored);
+    client->lookup = NULL;
+    mem_free(client->names);
+    client->names = NULL;
+}
+
 void client_link_lose(struct rpc_client *client, const char *why)
 {
     struct list lost;
@@ -258,9 +269,7 @@ void client_link_lose(struct rpc_client *client, const char *why)
     client->is_going = false;
     buf_clear(&client->out);
     client->out_head = 0;
-    if (client->addresses)
-        freeaddrinfo(client->addresses);
-    client->addresses = client->address = NULL;
+    forget_names(client);
     move_all(&lost, &client->streams);
     end_all(client, &lost, text);
 }
@@ -299,8 +308,7 @@ static void link_up(struct rpc_client *client)
     client->has_settings = false;
     client->heard_ms = client->now_ms;
     client->ping_ms = CLOCK_NEVER;
-    freeaddrinfo(client->addresses);
-    client->addresses = client->address = NULL;
+    forget_names(client);
     if (start_session(client) != 0)
         client_link_lose(client, "HTTP/2 session cannot be made");
 }
@@ -345,15 +353,16 @@ static void note_failure(struct rpc_client *client, int error)
 /* Tries addresses until one is on its way or connected. */
 static void try_addresses(struct rpc_client *client)
 {
-    for (; client->address; client->address = client->address->ai_next) {
-        const struct addrinfo *address = client->address;
+    for (; client->address < client->names->count; client->address++) {
+        const struct lookup_address *it = &client->names->addresses[client->address];
+        const struct sockaddr *address = (const struct sockaddr *)&it->address;
 
-        client->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        client->fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (client->fd < 0) {
             note_failure(client, errno);
             continue;
         }
-        if (connect(client->fd, address->ai_addr, address->ai_addrlen) == 0) {
+        if (connect(client->fd, address, it->len) == 0) {
             connected(client);
             return;
         }
@@ -367,23 +376,52 @@ static void try_addresses(struct rpc_client *client)
     fail_connect(client);
 }
 
+static void take_names(struct rpc_client *client)
+{
+    if (client->names->count == 0) {
+        (void)snprintf(client->why, sizeof(client->why), "cannot resolve the name: %s",
+                       client->names->why);
+        fail_connect(client);
+        return;
+    }
+    client->address = 0;
+    try_addresses(client);
+}
+
 static void start_connect(struct rpc_client *client)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    struct err_text why;
     char port[8];
 
     (void)snprintf(port, sizeof(port), "%u", client->port);
     client->connect_deadline_ms = clock_add(client->now_ms, client->connect_timeout_ms);
-    int rv = getaddrinfo(client->host, port, &hints, &client->addresses);
-    if (rv != 0) {
-        client->addresses = NULL;
-        (void)snprintf(client->why, sizeof(client->why), "cannot resolve the name: %s",
-                       gai_strerror(rv));
-        fail_connect(client);
-        return;
+    client->names = (struct lookup_answer *)mem_zalloc(sizeof(*client->names));
+    if (client->forks_lookups && !lookup_numeric(client->host, port, SOCK_STREAM, client->names)) {
+        if (lookup_start(&client->lookup, client->host, port, SOCK_STREAM, &why) == 0) {
+            client->state = LINK_RESOLVING;
+            return;
+        }
+        (void)snprintf(client->names->why, sizeof(client->names->why), "%.120s", why.s);
+    } else if (!client->forks_lookups) {
+        (void)lookup_now(client->host, port, SOCK_STREAM, client->names);
     }
-    client->address = client->addresses;
-    try_addresses(client);
+    take_names(client);
+}
+
+static void check_lookup(struct rpc_client *client)
+{
+    struct pollfd pollfd = {.fd = lookup_fd(client->lookup), .events = POLLIN};
+    bool is_late = poll(&pollfd, 1, 0) <= 0;
+
+    if (is_late && client->now_ms < client->connect_deadline_ms)
+        return;
+    lookup_end(client->lookup, client->names);
+    client->lookup = NULL;
+    client->state = LINK_NONE;
+    if (is_late)
+        (void)snprintf(client->names->why, sizeof(client->names->why),
+                       "no name server answers in %u ms", client->connect_timeout_ms);
+    take_names(client);
 }
 
 static void check_connect(struct rpc_client *client)
@@ -408,7 +446,7 @@ static void check_connect(struct rpc_client *client)
     }
     note_failure(client, error);
     forget_socket(client);
-    client->address = client->address->ai_next;
+    client->address++;
     try_addresses(client);
 }
 
@@ -469,7 +507,9 @@ void client_link_io(struct rpc_client *client)
 {
     if (client->state == LINK_NONE && !list_empty(&client->waiting))
         start_connect(client);
-    if (client->state == LINK_CONNECTING)
+    if (client->state == LINK_RESOLVING)
+        check_lookup(client);
+    else if (client->state == LINK_CONNECTING)
         check_connect(client);
     else if (client->state == LINK_SECURING)
         secure(client);
@@ -528,7 +568,7 @@ static void submit_waiting(struct rpc_client *client)
     }
 }
 
-/* The server goes: new calls wait for the last old one, which is brief, or fail. */
+/* The server goes: a new connection is made when the last call on this one has ended. */
 static void leave_going(struct rpc_client *client)
 {
     struct list refused;
@@ -539,6 +579,8 @@ static void leave_going(struct rpc_client *client)
             start_connect(client);
         return;
     }
+    if (client->hold_calls)
+        return;
     move_all(&refused, &client->waiting);
     end_all(client, &refused, "the server is shutting down");
 }
@@ -607,7 +649,8 @@ void client_link_flush(struct rpc_client *client)
         leave_going(client);
     if (client->state != LINK_UP)
         return;
-    submit_waiting(client);
+    if (!client->is_going)
+        submit_waiting(client);
     while (has_more && client->state == LINK_UP && write_out(client)) {
         has_more = make_frames(client);
         if (client->state == LINK_UP && !write_out(client))

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The calls to brokers: GetTask for claims, SetTaskStatus for reports, which may bring the next
  * task, GiveBack for what was claimed and is not started. */
+#include <unistd.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -23,6 +25,20 @@ static struct host *host_of(const struct source *source)
     return container_of(source->peer, struct host, peer);
 }
 
+static struct rpc_client *new_client(struct worker *worker, const char *address)
+{
+    struct rpc_client_options options = {
+        .message_max = MESSAGE_MAX, .forks_lookups = true, .hold_calls = true, .tls = worker->tls};
+    char name[HOSTPORT_HOST_MAX];
+
+    if (hostport_parse(address, name, &options.port) != 0)
+        return NULL;
+    options.host = name;
+    if (worker->options.secret != NULL)
+        options.secret = bytes_str(worker->options.secret);
+    return rpc_client_new(&options);
+}
+
 int traffic_open(struct worker *worker, struct err_text *why)
 {
     const struct host_list *list = worker->options.hosts;
@@ -37,18 +53,12 @@ int traffic_open(struct worker *worker, struct err_text *why)
     worker->claims.unreported_max = worker->options.unreported_max;
     worker->claims.sources = mem_calloc(worker->claims.count, sizeof *worker->claims.sources);
     for (size_t i = 0; i < list->count; i++) {
-        struct rpc_client_options options = {.message_max = MESSAGE_MAX, .tls = worker->tls};
-        char name[HOSTPORT_HOST_MAX];
-
-        if (hostport_parse(list->items[i], name, &options.port) != 0)
+        worker->hosts[i].rpc = new_client(worker, list->items[i]);
+        if (worker->hosts[i].rpc == NULL)
             return err_set(why, ERR_INVALID, "broker '%s' is not host:port", list->items[i]);
-        options.host = name;
-        if (worker->options.secret != NULL)
-            options.secret = bytes_str(worker->options.secret);
         worker->hosts[i].name = list->items[i];
         worker->hosts[i].gone_since_ms = CLOCK_NEVER;
         list_init(&worker->hosts[i].returns);
-        worker->hosts[i].rpc = rpc_client_new(&options);
         for (size_t j = 0; j < applications; j++)
             worker->claims.sources[i * applications + j] =
                 (struct source){.peer = &worker->hosts[i].peer, .application = (uint32_t)j};
@@ -75,11 +85,43 @@ void traffic_close(struct worker *worker)
     if (worker->hosts == NULL)
         return;
     for (size_t i = 0; i < worker->options.hosts->count; i++) {
+        rpc_client_free(worker->hosts[i].leaving);
         rpc_client_free(worker->hosts[i].rpc);
         free_returns(worker, &worker->hosts[i].returns);
     }
     mem_free(worker->hosts);
     mem_free(worker->claims.sources);
+}
+
+void traffic_replace_leaving(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
+        struct host *host = &worker->hosts[i];
+
+        if (host->leaving != NULL && rpc_client_open_calls(host->leaving) == 0) {
+            rpc_client_free(host->leaving);
+            host->leaving = NULL;
+        }
+        /* One at a time: a second one's new calls wait until the first is done. */
+        if (host->leaving == NULL && rpc_client_is_leaving(host->rpc)) {
+            host->leaving = host->rpc;
+            host->rpc = new_client(worker, host->name);
+        }
+    }
+}
+
+static void close_socket(const struct rpc_client *rpc)
+{
+    if (rpc != NULL && rpc_client_fd(rpc) >= 0)
+        close(rpc_client_fd(rpc));
+}
+
+void traffic_forked(const struct worker *worker)
+{
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
+        close_socket(worker->hosts[i].rpc);
+        close_socket(worker->hosts[i].leaving);
+    }
 }
 
 /* --- what a call says about its broker ------------------------------------------------------- */
@@ -206,6 +248,7 @@ static void open_claim(struct worker *worker, struct source *source)
 
     claim->worker = worker;
     claim->source = source;
+    claim->rpc = host->rpc;
     claim->sent_ms = worker->now_ms;
     claim->sent_us = clock_boot_us();
     list_push_back(&worker->open_claims, &claim->node);
@@ -224,7 +267,7 @@ static void cancel_claim(struct claim *claim)
 
     claim->cancelled = true;
     host->dirty = true;
-    rpc_client_cancel(host->rpc, claim->call);
+    rpc_client_cancel(claim->rpc, claim->call);
 }
 
 /* The calls that a broker holds: a task for them would wait here while others are idle. At the end,

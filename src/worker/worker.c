@@ -20,6 +20,7 @@
 #define SHORT_RUN_US      5000
 #define VERY_SHORT_RUN_US 500
 #define AHEAD_MAX         7 /* tasks for each child besides the one it runs */
+#define HOST_FDS          2 /* in worker->fds: its connection, and the one before */
 #define IDLE_SAY_MS       60000
 #define CHILDREN_GRACE_MS 3000 /* for the 2 s that they give their persistent commands */
 #define HEALTH_RETELL_MS  60000
@@ -251,9 +252,7 @@ static void on_forked(void *ctx)
 
     close(worker->signal_fd);
     watch_forked(worker);
-    for (size_t i = 0; i < worker->options.hosts->count; i++)
-        if (rpc_client_fd(worker->hosts[i].rpc) >= 0)
-            close(rpc_client_fd(worker->hosts[i].rpc));
+    traffic_forked(worker);
 }
 
 /* Its deadline at the broker ran since the claim: by now another worker may have it. If not, it can
@@ -453,8 +452,11 @@ static int wait_ms(const struct worker *worker)
 {
     int64_t next = earlier(pool_next_ms(worker->pool), traffic_next_ms(worker)), left;
 
-    for (size_t i = 0; i < worker->options.hosts->count; i++)
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
         next = earlier(next, rpc_client_next_ms(worker->hosts[i].rpc));
+        if (worker->hosts[i].leaving != NULL)
+            next = earlier(next, rpc_client_next_ms(worker->hosts[i].leaving));
+    }
     if (worker->options.health_path != NULL)
         next = earlier(next, worker->health_ms);
     if (worker->options.tasks->application_count == 0)
@@ -467,14 +469,22 @@ static int wait_ms(const struct worker *worker)
     return left <= 0 ? 0 : left > 60000 ? 60000 : (int)left;
 }
 
+static struct pollfd pollfd_of(const struct rpc_client *rpc)
+{
+    if (rpc == NULL)
+        return (struct pollfd){.fd = -1};
+    return (struct pollfd){.fd = rpc_client_fd(rpc), .events = rpc_client_events(rpc)};
+}
+
 static void wait_events(struct worker *worker)
 {
-    size_t hosts = worker->options.hosts->count, n = 1 + hosts;
+    size_t n = 1;
 
     worker->fds[0] = (struct pollfd){.fd = worker->signal_fd, .events = POLLIN};
-    for (size_t i = 0; i < hosts; i++)
-        worker->fds[1 + i] = (struct pollfd){.fd = rpc_client_fd(worker->hosts[i].rpc),
-                                             .events = rpc_client_events(worker->hosts[i].rpc)};
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
+        worker->fds[n++] = pollfd_of(worker->hosts[i].rpc);
+        worker->fds[n++] = pollfd_of(worker->hosts[i].leaving);
+    }
     n += pool_poll(worker->pool, worker->fds + n);
     watch_poll(worker, worker->fds + n);
     n += WATCH_FDS;
@@ -484,25 +494,45 @@ static void wait_events(struct worker *worker)
     worker->now_ms = clock_boot_ms();
 }
 
-static void serve_hosts(struct worker *worker, bool only_dirty)
+static void serve_ready(struct rpc_client *rpc, const struct pollfd *fd, int64_t now_ms)
+{
+    if (rpc != NULL && (fd->revents != 0 || rpc_client_next_ms(rpc) <= now_ms))
+        rpc_client_io(rpc, now_ms);
+}
+
+static void serve_hosts(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->options.hosts->count; i++) {
+        const struct pollfd *fds = worker->fds + 1 + HOST_FDS * i;
+
+        serve_ready(worker->hosts[i].rpc, &fds[0], worker->now_ms);
+        serve_ready(worker->hosts[i].leaving, &fds[1], worker->now_ms);
+    }
+    traffic_replace_leaving(worker);
+}
+
+/* Sends what this turn has to say. */
+static void serve_dirty_hosts(struct worker *worker)
 {
     for (size_t i = 0; i < worker->options.hosts->count; i++) {
         struct host *host = &worker->hosts[i];
-        bool ready =
-            worker->fds[1 + i].revents != 0 || rpc_client_next_ms(host->rpc) <= worker->now_ms;
 
-        if (!(only_dirty ? host->dirty : ready))
+        if (!host->dirty)
             continue;
         host->dirty = false;
         rpc_client_io(host->rpc, worker->now_ms);
+        if (host->leaving != NULL)
+            rpc_client_io(host->leaving, worker->now_ms);
     }
+    traffic_replace_leaving(worker);
 }
 
 static void turn(struct worker *worker)
 {
     wait_events(worker);
-    serve_hosts(worker, false);
-    pool_io(worker->pool, worker->fds + 1 + worker->options.hosts->count, worker->now_ms);
+    serve_hosts(worker);
+    pool_io(worker->pool, worker->fds + 1 + HOST_FDS * worker->options.hosts->count,
+            worker->now_ms);
     if (worker->fds[0].revents != 0)
         take_signals(worker);
     end_shutdown(worker);
@@ -511,11 +541,11 @@ static void turn(struct worker *worker)
     assign_jobs(worker);
     traffic_send_returns(worker);
     traffic_claim(worker);
-    serve_hosts(worker, true);
+    serve_dirty_hosts(worker);
     touch_health(worker);
     say_idle(worker);
-    watch_turn(worker,
-               worker->fds + 1 + worker->options.hosts->count + worker->options.concurrency);
+    watch_turn(worker, worker->fds + 1 + HOST_FDS * worker->options.hosts->count +
+                           worker->options.concurrency);
 }
 
 static int open_signals(struct worker *worker, sigset_t *before, struct err_text *why)
@@ -564,8 +594,9 @@ static int open_all(struct worker *worker, struct err_text *why)
     if (rv == 0)
         rv = pool_new(&worker->pool, &pool, why);
     if (rv == 0)
-        worker->fds = mem_calloc(1 + worker->options.hosts->count + pool.size + WATCH_FDS,
-                                 sizeof *worker->fds);
+        worker->fds =
+            mem_calloc(1 + HOST_FDS * worker->options.hosts->count + pool.size + WATCH_FDS,
+                       sizeof *worker->fds);
     return rv;
 }
 

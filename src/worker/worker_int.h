@@ -17,8 +17,10 @@ struct host {
     struct peer peer;
     const char *name; /* host:port */
     struct rpc_client *rpc;
-    bool dirty;            /* has something to send */
-    size_t reporting;      /* reports that it has not taken yet, waiting or under way */
+    struct rpc_client *leaving; /* the one before, whose broker said GOAWAY and still has calls of
+                                   ours; NULL: none */
+    bool dirty;                 /* has something to send */
+    size_t reporting;           /* reports that it has not taken yet, waiting or under way */
     int64_t gone_since_ms; /* when its connection was lost or refused; CLOCK_NEVER: it answers */
     struct list returns;   /* unstarted jobs on their way back, until their call begins */
     int64_t returns_due_ms;
@@ -31,6 +33,7 @@ struct claim {
     struct list_node node; /* oldest first */
     struct worker *worker;
     struct source *source;
+    struct rpc_client *rpc; /* that has the call */
     uint64_t call;
     int64_t sent_ms, sent_us;
     bool cancelled;
@@ -76,6 +79,11 @@ uint32_t worker_chance(struct worker *worker);
 /* --- traffic.c ------------------------------------------------------------------------------- */
 int traffic_open(struct worker *worker, struct err_text *why);
 void traffic_close(struct worker *worker);
+/* After the hosts were served: a broker that closes its connection (it does so now and then when it
+ * limits their age) gets a second one, for the calls from now on. */
+void traffic_replace_leaving(struct worker *worker);
+/* In a new child: closes the sockets. */
+void traffic_forked(const struct worker *worker);
 /* Asks for tasks and cancels what is too much. */
 void traffic_claim(struct worker *worker);
 /* The job's report; takes the job over. */

@@ -238,3 +238,27 @@ def test_client_weakness_14_health_file_while_draining_and_without_brokers(fake,
     go.touch()
     w.wait_log("SetTaskStatus failed")
     touched("while a report waits")
+
+
+# --- its connections
+
+
+def test_a_broker_by_name(fake, worker):
+    w = worker(None, commands=commands(ok=shell("true")),
+               arguments=["--rpc-host", f"localhost:{fake.address.split(':')[1]}"])
+    fake.tasks.append(activation("ok"))
+    assert fake.wait_reports(1)[0].status == COMPLETE
+    w.stop()
+
+
+def test_a_broker_that_renews_its_connections_is_not_left_alone(broker, worker):
+    """Calls are held there all the time; new ones go over a connection of their own."""
+    b = broker(config={"grpc_max_connection_age_ms": 300})
+    w = worker(b, commands=commands(ok=shell("sleep 0.01")), arguments=["--concurrency", "4"])
+    with b.client() as client:
+        for _ in range(40):
+            client.enqueue([activation("ok") for _ in range(3)])
+            time.sleep(0.05)  # not a wait: the load of two seconds, several ages long
+    wait_for(lambda: b.statuses() == {}, "the last report")
+    assert " WARN " not in w.log(), w.log()[-3000:]
+    w.stop()

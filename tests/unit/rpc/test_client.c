@@ -17,7 +17,7 @@ struct script {
     struct outcome outcome;
 };
 
-static void script_start(struct script *script, uint32_t keepalive_ms)
+static void script_start_with(struct script *script, struct rpc_client_options options)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(address);
@@ -27,13 +27,18 @@ static void script_start(struct script *script, uint32_t keepalive_ms)
     assert_int_equal(bind(script->listen_fd, (struct sockaddr *)&address, len), 0);
     assert_int_equal(listen(script->listen_fd, 8), 0);
     assert_int_equal(getsockname(script->listen_fd, (struct sockaddr *)&address, &len), 0);
-    struct rpc_client_options options = {
-        .host = "127.0.0.1", .port = ntohs(address.sin_port), .keepalive_ms = keepalive_ms};
+    options.host = "127.0.0.1";
+    options.port = ntohs(address.sin_port);
     script->client = rpc_client_new(&options);
     fixture_call(script->client, ECHO_PATH, "hello", 0, &script->outcome);
     rpc_client_io(script->client, clock_boot_ms());
     script->peer.fd = accept(script->listen_fd, NULL, NULL);
     assert_true(script->peer.fd >= 0);
+}
+
+static void script_start(struct script *script, uint32_t keepalive_ms)
+{
+    script_start_with(script, (struct rpc_client_options){.keepalive_ms = keepalive_ms});
 }
 
 static void script_settings(struct script *script)
@@ -195,6 +200,92 @@ static void goaway_that_refuses_the_call(void **state)
     script_end(&script, GRPC_UNAVAILABLE, true);
 }
 
+/* The server closes the connection in order; what it has is ended there, the rest goes elsewhere.
+ */
+static void calls_wait_at_goaway_if_wanted(void **state)
+{
+    (void)state;
+    struct script script;
+    struct outcome second = {0};
+
+    script_start_with(&script, (struct rpc_client_options){.hold_calls = true});
+    script_settings(&script);
+    assert_false(rpc_client_is_leaving(script.client));
+    peer_frame(&script.peer, NGHTTP2_GOAWAY, 0, 0, bytes_of("\x7f\xff\xff\xff\0\0\0\0", 8));
+    while (!rpc_client_is_leaving(script.client))
+        fixture_run(script.client, &script.outcome.calls, 0);
+    fixture_call(script.client, ECHO_PATH, "late", 0, &second);
+    rpc_client_io(script.client, clock_boot_ms());
+    assert_int_equal(script.outcome.calls + second.calls, 0);
+    /* It must not spin while it waits. */
+    assert_false(rpc_client_events(script.client) & POLLOUT);
+    script_headers(&script, "200", "5", true);
+    fixture_run(script.client, &script.outcome.calls, 1);
+    assert_int_equal(script.outcome.status, GRPC_NOT_FOUND);
+    assert_false(rpc_client_is_leaving(script.client));
+
+    close(script.peer.fd);
+    script.peer.fd = accept(script.listen_fd, NULL, NULL);
+    fixture_run(script.client, &second.calls, 0);
+    script_settings(&script);
+    script_headers(&script, "200", "5", true);
+    fixture_run(script.client, &second.calls, 1);
+    assert_int_equal(second.status, GRPC_NOT_FOUND);
+    outcome_free(&second);
+    script_end(&script, GRPC_NOT_FOUND, false);
+}
+
+/* The look-up is a process of its own: no call of the client waits for it. */
+static void names_are_looked_up_without_blocking(void **state)
+{
+    (void)state;
+    struct rpc_client_options options = {
+        .host = "no-such-host.invalid", .port = 1, .forks_lookups = true};
+    struct rpc_client *client = rpc_client_new(&options);
+    struct outcome outcome = {0};
+
+    fixture_call(client, ECHO_PATH, "hello", 0, &outcome);
+    rpc_client_io(client, clock_boot_ms());
+    assert_int_equal(outcome.calls, 0);
+    assert_true(rpc_client_fd(client) >= 0);
+    assert_int_equal(rpc_client_events(client), POLLIN);
+    fixture_run(client, &outcome.calls, 1);
+    assert_int_equal(outcome.status, GRPC_UNAVAILABLE);
+    assert_true(outcome.is_local);
+    assert_memory_equal(outcome.message, "cannot resolve the name: ", 25);
+    assert_int_equal(rpc_client_fd(client), -1);
+    rpc_client_free(client);
+    outcome_free(&outcome);
+}
+
+/* A name server that never answers: the time of the connect covers it. */
+static void a_look_up_has_an_end(void **state)
+{
+    (void)state;
+    struct rpc_client_options options = {.host = "no-such-host.invalid",
+                                         .port = 1,
+                                         .forks_lookups = true,
+                                         .connect_timeout_ms = 3000};
+    struct rpc_client *client = rpc_client_new(&options);
+    struct outcome outcome = {0};
+    int64_t now_ms = clock_boot_ms();
+
+    fixture_call(client, ECHO_PATH, "hello", 0, &outcome);
+    rpc_client_io(client, now_ms - 3000);
+    assert_int_equal(rpc_client_next_ms(client), now_ms);
+    rpc_client_io(client, now_ms);
+    if (outcome.calls == 0) /* the process was quicker than the test */
+        fixture_run(client, &outcome.calls, 1);
+    assert_int_equal(outcome.status, GRPC_UNAVAILABLE);
+    /* One that ends in the middle of it. */
+    fixture_call(client, ECHO_PATH, "hello", 0, &outcome);
+    rpc_client_io(client, now_ms);
+    rpc_client_free(client);
+    assert_int_equal(outcome.calls, 2);
+    assert_int_equal(outcome.status, GRPC_CANCELLED);
+    outcome_free(&outcome);
+}
+
 static void random_bytes_end_every_call_once(void **state)
 {
     (void)state;
@@ -234,6 +325,9 @@ int main(void)
         cmocka_unit_test(a_server_that_hangs_up),
         cmocka_unit_test(a_server_that_falls_silent),
         cmocka_unit_test(goaway_that_refuses_the_call),
+        cmocka_unit_test(calls_wait_at_goaway_if_wanted),
+        cmocka_unit_test(names_are_looked_up_without_blocking),
+        cmocka_unit_test(a_look_up_has_an_end),
         cmocka_unit_test(random_bytes_end_every_call_once),
     };
 
