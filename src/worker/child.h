@@ -48,6 +48,7 @@ static inline uint64_t child_revoke(struct child_shared *shared)
 }
 
 struct child_options {
+    bool measures;            /* somebody wants to know how memory grows */
     struct once_options once; /* redis NULL: at-most-once tasks are not asked for */
     bool await_sends; /* a task has ended when what it sent with no_wait is delivered, too */
 };

@@ -49,11 +49,20 @@ struct run_series {
     uint64_t cogs_rest_us; /* below a millisecond */
 };
 
+/* Series with one label that were used lately, found without a lock or an allocation. */
+#define RECENT 64
+
+struct recent {
+    enum worker_meter meter;
+    struct metric *metric; /* NULL: free */
+};
+
 struct worker_meters {
     struct metrics *registry;
     struct metric_family *families[WORKER_METERS];
     struct metric *singles[WORKER_METERS]; /* of families without labels */
     struct map runs;
+    struct recent recent[RECENT];
     char *pod;
 };
 
@@ -112,6 +121,17 @@ static struct metric *series(struct worker_meters *meters, enum worker_meter met
     return metrics_series(meters->families[meter], values);
 }
 
+static struct metric *recent_series(struct worker_meters *meters, enum worker_meter meter,
+                                    const char *value)
+{
+    struct recent *slot = &meters->recent[(((uintptr_t)value >> 3) + 7 * meter) % RECENT];
+    struct bytes text = bytes_str(value);
+
+    if (slot->metric == NULL || slot->meter != meter || !metric_has_values(slot->metric, &text))
+        *slot = (struct recent){meter, series(meters, meter, &text)};
+    return slot->metric;
+}
+
 void wmeters_add(struct worker_meters *meters, enum worker_meter meter, uint64_t n)
 {
     if (meters != NULL)
@@ -128,14 +148,14 @@ void wmeters_add_for(struct worker_meters *meters, enum worker_meter meter, cons
                      uint64_t n)
 {
     if (meters != NULL)
-        metric_add(series(meters, meter, VALUES(bytes_str(value))), n);
+        metric_add(recent_series(meters, meter, value), n);
 }
 
 void wmeters_observe_for(struct worker_meters *meters, enum worker_meter meter, const char *value,
                          uint64_t observed)
 {
     if (meters != NULL)
-        metric_observe(series(meters, meter, VALUES(bytes_str(value))), observed);
+        metric_observe(recent_series(meters, meter, value), observed);
 }
 
 void wmeters_add_task(struct worker_meters *meters, enum worker_meter meter, struct bytes ns,
@@ -175,8 +195,7 @@ void wmeters_rpc(struct worker_meters *meters, enum worker_meter timer, const ch
 {
     if (meters == NULL)
         return;
-    metric_observe(series(meters, timer, VALUES(bytes_str(host))),
-                   took_us > 0 ? (uint64_t)took_us : 0);
+    metric_observe(recent_series(meters, timer, host), took_us > 0 ? (uint64_t)took_us : 0);
     if (status != GRPC_OK)
         metric_add(series(meters, WM_RPC_ERROR,
                           VALUES(bytes_str(method), bytes_str(grpc_status_name(status)))),

@@ -109,6 +109,11 @@ static int open_http(struct worker *worker, struct err_text *why)
     return http_open(&worker->watch.http, &options, why);
 }
 
+bool watch_is_wanted(const struct watch_options *options)
+{
+    return options->statsd_addr != NULL || options->http_addr != NULL;
+}
+
 int watch_open(struct worker *worker, struct err_text *why)
 {
     const struct watch_options *o = &worker->options.watch;
@@ -116,7 +121,7 @@ int watch_open(struct worker *worker, struct err_text *why)
     int rv = 0;
 
     worker->watch.next_ms = worker->now_ms;
-    if (o->statsd_addr == NULL && o->http_addr == NULL)
+    if (!watch_is_wanted(o))
         return 0;
     find_pod(pod, sizeof pod);
     worker->watch.meters = wmeters_new(pod);

@@ -47,6 +47,7 @@ struct watch {
     bool is_get_task; /* the task that is taken came by GetTask */
 };
 
+bool watch_is_wanted(const struct watch_options *options);
 int watch_open(struct worker *worker, struct err_text *why);
 /* After the last task and report; sends the last numbers. */
 void watch_close(struct worker *worker);

@@ -266,7 +266,6 @@ static bool waited_too_long(const struct worker *worker, const struct job *job)
  * duplicate, and report it complete. */
 static void part_with(struct worker *worker, struct job *job)
 {
-    wmeters_add(worker->watch.meters, WM_TASKS_LEFT, 1);
     if (!job->is_asked) {
         traffic_give_back(worker, job);
         return;
@@ -313,6 +312,7 @@ static void assign_jobs(struct worker *worker)
             log_warn(WORKER_TARGET,
                      LOG_FIELDS(log_bytes("id", job->id), log_str("task", job->task->name)),
                      "a claimed task could not be started in time");
+            wmeters_add(worker->watch.meters, WM_TASKS_LEFT, 1);
             part_with(worker, job);
             continue;
         }
@@ -564,20 +564,21 @@ static int open_signals(struct worker *worker, sigset_t *before, struct err_text
 
 static int open_all(struct worker *worker, struct err_text *why)
 {
-    struct pool_options pool = {
-        .tasks = worker->options.tasks,
-        .size = worker->options.concurrency,
-        .min_ready = worker->options.min_concurrency,
-        .max_tasks = worker->options.max_child_task_count,
-        .max_memory_bytes = worker->options.max_child_memory_bytes,
-        .start_timeout_ms = worker->options.start_timeout_ms,
-        .child = {.once = worker->options.once, .await_sends = worker->options.await_sends},
-        .events = {.ctx = worker,
-                   .done = on_done,
-                   .returned = on_returned,
-                   .asked = on_asked,
-                   .child = on_child,
-                   .forked = on_forked}};
+    struct pool_options pool = {.tasks = worker->options.tasks,
+                                .size = worker->options.concurrency,
+                                .min_ready = worker->options.min_concurrency,
+                                .max_tasks = worker->options.max_child_task_count,
+                                .max_memory_bytes = worker->options.max_child_memory_bytes,
+                                .start_timeout_ms = worker->options.start_timeout_ms,
+                                .child = {.measures = watch_is_wanted(&worker->options.watch),
+                                          .once = worker->options.once,
+                                          .await_sends = worker->options.await_sends},
+                                .events = {.ctx = worker,
+                                           .done = on_done,
+                                           .returned = on_returned,
+                                           .asked = on_asked,
+                                           .child = on_child,
+                                           .forked = on_forked}};
     const char *path = worker->options.health_path;
     int rv;
 

@@ -197,6 +197,28 @@ def test_alarms_of_prometheus():
     assert set(re.findall(r'kind="(\w+)"', expressions)) == set(re.findall(r"`kind=(\w+)`", watched))
 
 
+def test_alarms_of_workers():
+    """The rules and the table of the guide name the same metrics, and those are ones that a worker has."""
+    source = (cache.ROOT / "src/worker/meters.h").read_text().replace("\\\n", " ")
+    known = {"taskmill_" + name.replace(".", "_") + ("_total" if kind == "C" else ""): name
+             for kind, name in re.findall(r'\b([CGDT])\(WM_\w+,\s*"([a-z_.0-9]+)"', source)}
+    known |= {name: name for name in re.findall(r'X\(WM_PROMETHEUS_\w+,\s*"([a-z_]+)"', source)}
+    assert len(known) > 40
+    [group] = load(DEPLOY / "prometheus" / "alerts-worker.yml")["groups"]
+    rules = group["rules"]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in ("page", "ticket") and rule["annotations"]["summary"]
+    used = {name for rule in rules for name in re.findall(r"task(?:mill|worker)_\w+", rule["expr"])}
+    assert used <= set(known)
+    page = (cache.ROOT / "docs/operations.md").read_text()
+    table = re.search(r"^\| worker: watch \|.*?\n\n", page, re.MULTILINE | re.DOTALL).group(0)
+    watched = {name for row in table.splitlines()[2:] if row
+               for name in re.findall(r"`(taskworker[a-z_.]+)`", row.split("|")[1])}
+    assert {known[name] for name in used} == watched
+
+
 # --- systemd
 
 
