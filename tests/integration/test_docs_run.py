@@ -2,6 +2,7 @@
 """Pages of docs/ that a reader follows step by step are followed here (harness/docs.py)."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -11,18 +12,36 @@ from harness.docs import Page, find_lines
 from harness.process import free_port
 
 
-def play(name, folder):
+def play(name, folder, programs=None, env=None):
     """With what the pages take for granted: the programs in the PATH, and the usual ports, here free ones."""
-    port = str(free_port())
-    Page(ROOT / "docs" / name, folder, replace={"127.0.0.1:50051": f"127.0.0.1:{port}"}, env={
-        "PATH": f"{build_folder()}:{os.environ['PATH']}", "TASKMILL_SOURCE": str(ROOT),
-        "TASKBROKER_GRPC_ADDR": "127.0.0.1", "TASKBROKER_GRPC_PORT": port,
-        "TASKBROKER_ADMIN_ADDR": f"127.0.0.1:{free_port()}", "TASKMILL_BROKER": f"127.0.0.1:{port}",
-        "TASKMILL_STATE_FILE": str(folder / "scheduler.sqlite")}).play()
+    port, admin = free_port(), free_port()
+    folder.mkdir(exist_ok=True)
+    Page(ROOT / "docs" / name, folder, replace={"127.0.0.1:50051": f"127.0.0.1:{port}",
+                                                "127.0.0.1:9464": f"127.0.0.1:{admin}"}, env={
+        "PATH": f"{programs or build_folder()}:{os.environ['PATH']}", "TASKMILL_SOURCE": str(ROOT),
+        "TASKBROKER_GRPC_ADDR": "127.0.0.1", "TASKBROKER_GRPC_PORT": str(port),
+        "TASKBROKER_ADMIN_ADDR": f"127.0.0.1:{admin}", "TASKMILL_BROKER": f"127.0.0.1:{port}",
+        "TASKMILL_STATE_FILE": str(folder / "scheduler.sqlite"), **(env or {})}).play()
+
+
+def install(folder):
+    """`meson install` into the folder; (bin, environment) of whoever has only what is there."""
+    subprocess.run(["meson", "install", "-C", build_folder(), "--no-rebuild", "--quiet", "--destdir", folder],
+                   check=True, stdout=subprocess.DEVNULL)
+    program = next(folder.glob("**/bin/taskmill"))
+    pkgconfig = next(folder.glob("**/pkgconfig/taskmill.pc")).parent
+    return program.parent, {"PKG_CONFIG_PATH": str(pkgconfig), "PKG_CONFIG_SYSROOT_DIR": str(folder),
+                            "LD_LIBRARY_PATH": str(pkgconfig.parent)}
 
 
 def test_tutorial_commands(tmp_path):
     play("tutorial-commands.md", tmp_path)
+
+
+def test_tutorial(tmp_path):
+    """Nothing but the installed tree: no header, library or program of the build folder."""
+    programs, env = install(tmp_path / "installed")
+    play("tutorial.md", tmp_path / "reports", programs, env)
 
 
 def test_find_lines():
