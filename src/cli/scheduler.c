@@ -17,7 +17,7 @@ static const char help[] =
     "       taskmill scheduler list --schedules FILE [OPTIONS]   shows last and next runs\n"
     "       taskmill scheduler check FILE                        is the file right?\n"
     "\n"
-    "  --schedules FILE           default: TASKMILL_SCHEDULES, then /etc/taskmill/schedules.yml\n"
+    "  -s, --schedules FILE       default: TASKMILL_SCHEDULES, then /etc/taskmill/schedules.yml\n"
     "\n"
     "Schedulers that share a storage fire each run once. A local file is for those of one "
     "machine;\n"

@@ -38,7 +38,7 @@ from harness.kafka import Kafka
 from harness.process import wait_for
 from harness.rpc import activation
 
-COMPOSE_FILES = ["compose.yml", "compose.pool.yml", "compose.ingest.yml"]
+COMPOSE_FILES = ["compose.yml", "compose.pool.yml", "compose.ingest.yml", "compose.scheduler.yml"]
 SHUTDOWN_S = 9  # default of shutdown_timeout_ms
 PARTITIONS = 12
 TASKS = 120
@@ -222,7 +222,7 @@ def test_alarms_of_workers():
 # --- systemd
 
 
-UNITS = ["taskmill-broker@.service", "taskmill-worker@.service"]
+UNITS = ["taskmill-broker@.service", "taskmill-worker@.service", "taskmill-scheduler@.service"]
 
 
 def verify(folder, name):
@@ -594,6 +594,18 @@ def test_kubernetes_runs(deploy_kafka, clean, services, tmp_path):
     assert stored == TASKS
     stop_all([worker, *brokers])
     assert not probe(brokers[0], container, "readinessProbe")
+
+def test_compose_scheduler_runs(deploy_kafka, clean, services, redis, tmp_path):
+    """compose.scheduler.yml with the schedules beside it, under the original's command line and keys."""
+    deploy_kafka.ensure_topic("taskworker", PARTITIONS)
+    files = compose("compose.yml", "compose.scheduler.yml", KAFKA_BOOTSTRAP=deploy_kafka.bootstrap,
+                    REDIS_HOST="127.0.0.1", REDIS_PORT=str(redis.port))
+    scheduler = start_compose(tmp_path, Network(tmp_path), files, "taskscheduler")
+    services.append(scheduler)
+    key = "tw:scheduler:hello-every-minute:example:example.hello:60"
+    wait_for(lambda: redis.cli("GET", key), lambda: f"{key} in Redis:\n{scheduler.process.log()}")
+    wait_for(lambda: "sent a run" in scheduler.process.log(), lambda: scheduler.process.log())
+    stop_all([scheduler])
 
 
 def test_units_run(deploy_kafka, clean, services, tmp_path):
