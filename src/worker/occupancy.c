@@ -13,14 +13,15 @@ static void set_state(struct occupancy_account *account, enum state state, int64
     int64_t past_us = now_us - atomic_load_explicit(&account->since_us, memory_order_relaxed);
     _Atomic uint64_t *sum = old == BUSY ? &account->busy_us : &account->wait_us;
 
+    /* Whoever sees one of the new values sees the odd version, too. (Release on each value and not
+     * one fence: the thread sanitizer does not know fences.) */
     atomic_store_explicit(&account->version, version + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
     if (old != NOT_RUNNING && past_us > 0)
         atomic_store_explicit(sum,
                               atomic_load_explicit(sum, memory_order_relaxed) + (uint64_t)past_us,
-                              memory_order_relaxed);
-    atomic_store_explicit(&account->state, state, memory_order_relaxed);
-    atomic_store_explicit(&account->since_us, now_us, memory_order_relaxed);
+                              memory_order_release);
+    atomic_store_explicit(&account->state, state, memory_order_release);
+    atomic_store_explicit(&account->since_us, now_us, memory_order_release);
     atomic_store_explicit(&account->version, version + 2, memory_order_release);
 }
 
@@ -56,11 +57,10 @@ static struct reading read_account(const struct occupancy_account *account)
 
     for (int i = 0; i < READ_TRIES; i++) {
         version = atomic_load_explicit(&account->version, memory_order_acquire);
-        reading.state = (enum state)atomic_load_explicit(&account->state, memory_order_relaxed);
-        reading.since_us = atomic_load_explicit(&account->since_us, memory_order_relaxed);
-        reading.busy_us = atomic_load_explicit(&account->busy_us, memory_order_relaxed);
-        reading.wait_us = atomic_load_explicit(&account->wait_us, memory_order_relaxed);
-        atomic_thread_fence(memory_order_acquire);
+        reading.state = (enum state)atomic_load_explicit(&account->state, memory_order_acquire);
+        reading.since_us = atomic_load_explicit(&account->since_us, memory_order_acquire);
+        reading.busy_us = atomic_load_explicit(&account->busy_us, memory_order_acquire);
+        reading.wait_us = atomic_load_explicit(&account->wait_us, memory_order_acquire);
         if (version % 2 == 0 &&
             atomic_load_explicit(&account->version, memory_order_relaxed) == version)
             break;

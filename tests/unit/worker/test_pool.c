@@ -142,7 +142,7 @@ static void run_until_ready(struct fixture *f, size_t count)
 {
     for (int i = 0; i < 4000 && pool_ready(f->pool) < count; i++)
         turn(f);
-    assert_int_equal(pool_ready(f->pool), count);
+    assert_true(pool_ready(f->pool) >= count);
 }
 
 static void make_job(struct fixture *f, size_t n, const char *word, int64_t deadline_ms)
