@@ -21,7 +21,7 @@ from pathlib import Path
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "man"
 SAME_PAGE = {"run": "worker"}  # other commands under other names
-NOT_WRITTEN = {"taskmill-scheduler.1", "taskmill-worker.1"}
+NOT_WRITTEN = {"taskmill-scheduler.1"}
 ALWAYS = {"-h", "--help"}
 
 COMMAND = re.compile(r"^  (\w+) +\S", re.MULTILINE)

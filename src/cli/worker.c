@@ -26,7 +26,7 @@ static const char help[] =
     "runs, exit 1.\n"
     "\n"
     "what it runs\n"
-    "  --module FILE              shared object with TASKMILL_MODULE; repeatable\n"
+    "  -m, --module FILE          shared object with TASKMILL_MODULE; repeatable\n"
     "  --commands FILE            YAML file of commands; repeatable\n"
     "                             Also TASKMILL_MODULES and TASKMILL_COMMANDS (colons between), "
     "and\n"

@@ -148,7 +148,7 @@ def test_every_count_of_a_life(fake, statsd, redis, worker):
     assert gauges["taskworker.worker.children"][f"{pod},state:running"][-1] in (1, 2)
 
 
-def test_latency_does_not_know_time_zones(fake, statsd, worker):
+def test_client_weakness_17_latency_does_not_know_time_zones(fake, statsd, worker):
     """spec/client.md 13.17"""
     w = worker(fake, "--statsd-addr", statsd.address, env={"TZ": "America/New_York"})
     task = activation("ok")

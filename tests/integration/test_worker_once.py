@@ -47,7 +47,7 @@ def once(id):
     return activation("once", id=id, at_most_once=True)
 
 
-def test_a_task_delivered_twice_runs_once(fake, redis, worker, tmp_path):
+def test_client_weakness_06_a_task_delivered_twice_runs_once(fake, redis, worker, tmp_path):
     w = worker(fake, redis, "--at-most-once-timeout", "1000")
     fake.tasks += [once("a"), once("a"), once("b")]
     assert [r.status for r in fake.wait_reports(3)] == [COMPLETE] * 3

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker's command line, where its tasks come from, and how it ends."""
 
+import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -187,7 +189,7 @@ def test_tasks_claimed_ahead_have_a_limit(worker, ahead, most):
 # --- the end
 
 
-def test_shutdown_timeout_kills_what_still_runs(fake, worker, tmp_path):
+def test_client_weakness_09_shutdown_timeout_kills_what_still_runs(fake, worker, tmp_path):
     started = tmp_path / "started"
     w = worker(fake, commands=commands(hang=shell(f"touch {started}; sleep 60")),
                arguments=["--shutdown-timeout", "1"])
@@ -240,7 +242,32 @@ def test_client_weakness_14_health_file_while_draining_and_without_brokers(fake,
     touched("while a report waits")
 
 
+def test_client_weakness_13_a_health_file_that_cannot_be_made(fake, worker, tmp_path):
+    """In the original this ended the thread that fetches."""
+    folder = tmp_path / "health"
+    folder.mkdir()
+    w = worker(fake, commands=commands(ok=shell("true")), arguments=[
+        "--health-check-file-path", folder / "file", "--health-check-sec-per-touch", "0.05"])
+    shutil.rmtree(folder)
+    w.wait_log("the health-check file cannot be touched")
+    fake.tasks.append(activation("ok"))
+    assert fake.wait_reports(1)[0].status == COMPLETE
+    folder.mkdir()
+    wait_for((folder / "file").exists, "the next touch")
+    w.stop()
+
+
 # --- its connections
+
+
+def test_client_weakness_20_a_broker_that_hangs_stops_nothing_else(fake, worker):
+    """It takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        w = worker(None, commands=commands(ok=shell("true")), arguments=[
+            "--rpc-host-list", f"127.0.0.1:{hung.getsockname()[1]},{fake.address}"])
+        fake.tasks.extend(activation("ok") for _ in range(20))
+        assert len(fake.wait_reports(20)) == 20
+        w.stop()
 
 
 def test_a_broker_by_name(fake, worker):

@@ -40,6 +40,32 @@ static void test_decision_table(void **state)
     }
 }
 
+/* After a RETRY the activation says max_attempts = times + 1; the policy alone is asked. */
+static void test_client_weakness_01_the_last_attempt_knows_that_it_is(void **state)
+{
+    struct taskmill_retry_policy policy = {.times = 4};
+
+    (void)state;
+    for (uint32_t attempts = 0; attempts < 6; attempts++) {
+        bool is_left = attempts < 3;
+
+        assert_int_equal(retry_attempts_left(&policy, attempts), is_left);
+        assert_int_equal(retry_decide(&policy, attempts, ATTEMPT_RETRY),
+                         is_left ? ACTIVATION_RETRY : ACTIVATION_FAILURE);
+    }
+}
+
+static void test_client_weakness_02_deadlines_by_policy(void **state)
+{
+    struct taskmill_retry_policy policy = {.times = 2, .on = TASKMILL_ON_FAILURE};
+
+    (void)state;
+    assert_int_equal(retry_decide(&policy, 0, ATTEMPT_DEADLINE), ACTIVATION_FAILURE);
+    policy.on = TASKMILL_ON_DEADLINE;
+    assert_int_equal(retry_decide(&policy, 0, ATTEMPT_DEADLINE), ACTIVATION_RETRY);
+    assert_int_equal(retry_decide(&policy, 1, ATTEMPT_DEADLINE), ACTIVATION_FAILURE);
+}
+
 static void test_report(void **state)
 {
     struct set_status_request report = {0};
@@ -83,9 +109,11 @@ static void test_first_state(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_decision_table),
-                                       cmocka_unit_test(test_report),
-                                       cmocka_unit_test(test_first_state)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decision_table),
+        cmocka_unit_test(test_client_weakness_01_the_last_attempt_knows_that_it_is),
+        cmocka_unit_test(test_client_weakness_02_deadlines_by_policy),
+        cmocka_unit_test(test_report), cmocka_unit_test(test_first_state)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,7 +74,7 @@ static void test_held_tasks_count_as_calls(void **state)
     assert_ptr_equal(claims_pick(&f.claims, true, 0), &f.sources[0]);
 }
 
-static void test_failed_peer_is_left_alone(void **state)
+static void test_client_weakness_21_a_failed_peer_alone_is_left_alone(void **state)
 {
     struct fixture f = make();
     int64_t now = 1000, pause = 0;
@@ -101,6 +101,23 @@ static void test_failed_peer_is_left_alone(void **state)
     assert_true(claims_peer_ok(&f.peers[0]));
     assert_false(claims_peer_ok(&f.peers[0]));
     assert_ptr_equal(claims_pick(&f.claims, false, now)->peer, &f.peers[0]);
+}
+
+/* In the original one that came back was blocked for 20 s by its next failure. */
+static void test_client_weakness_22_after_an_answer_failures_start_anew(void **state)
+{
+    struct peer peer = {0};
+    int64_t now_ms = 0;
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        now_ms = peer.blocked_until_ms + 1;
+        assert_true(claims_peer_failed(&peer, 0, now_ms));
+    }
+    assert_true(peer.blocked_until_ms - now_ms == CLAIMS_BLOCK_MAX_MS);
+    assert_true(claims_peer_ok(&peer));
+    assert_true(claims_peer_failed(&peer, 0, now_ms));
+    assert_true(peer.blocked_until_ms - now_ms == CLAIMS_BLOCK_MS);
 }
 
 static void test_pauses_are_spread_by_a_quarter_at_most(void **state)
@@ -154,7 +171,7 @@ static void test_unheard_reports_go_when_the_peer_answers(void **state)
     assert_int_equal(claims_report_due_ms(&peer, 9000, false), 9000);
 }
 
-static void test_undelivered_reports_stop_claims(void **state)
+static void test_client_weakness_12_undelivered_reports_stop_claims(void **state)
 {
     struct fixture f = make();
 
@@ -187,11 +204,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_calls_spread_over_sources),
         cmocka_unit_test(test_held_tasks_count_as_calls),
-        cmocka_unit_test(test_failed_peer_is_left_alone),
+        cmocka_unit_test(test_client_weakness_21_a_failed_peer_alone_is_left_alone),
+        cmocka_unit_test(test_client_weakness_22_after_an_answer_failures_start_anew),
         cmocka_unit_test(test_pauses_are_spread_by_a_quarter_at_most),
         cmocka_unit_test(test_empty_answers),
         cmocka_unit_test(test_unheard_reports_go_when_the_peer_answers),
-        cmocka_unit_test(test_undelivered_reports_stop_claims),
+        cmocka_unit_test(test_client_weakness_12_undelivered_reports_stop_claims),
         cmocka_unit_test(test_rebalance)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

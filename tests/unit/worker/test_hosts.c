@@ -32,7 +32,7 @@ static void test_list(void **state)
     assert_non_null(strstr(why.s, "'b'"));
 }
 
-static void test_numbered(void **state)
+static void test_client_weakness_24_numbered(void **state)
 {
     struct host_list list;
     struct err_text why;
@@ -53,7 +53,7 @@ static void test_numbered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_list),
-                                       cmocka_unit_test(test_numbered)};
+                                       cmocka_unit_test(test_client_weakness_24_numbered)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -272,7 +272,7 @@ static void test_death(void **state)
     assert_int_equal(f->outcomes[1].end, ATTEMPT_COMPLETE);
 }
 
-static void test_exit_is_a_failure(void **state)
+static void test_client_weakness_07_exit_is_a_failure(void **state)
 {
     struct fixture *f = *state;
 
@@ -285,7 +285,7 @@ static void test_exit_is_a_failure(void **state)
 }
 
 /* The clock jumps instead of the test waiting. */
-static void test_deadline(void **state)
+static void test_client_weakness_08_deadline(void **state)
 {
     struct fixture *f = *state;
 
@@ -368,7 +368,7 @@ static void test_a_large_child_is_replaced(void **state)
     assert_string_not_equal(run_word(f, 3, "pid"), pid);
 }
 
-static void test_a_start_that_hangs_is_ended(void **state)
+static void test_client_weakness_15_a_start_that_hangs_is_ended(void **state)
 {
     struct fixture *f = *state;
 
@@ -514,17 +514,19 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_outcomes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_death, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_exit_is_a_failure, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_deadline, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_client_weakness_07_exit_is_a_failure, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_client_weakness_08_deadline, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_worn_out_children_are_replaced, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_revoke, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_revoke_races_with_the_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_some_children_stay, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_large_child_is_replaced, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_a_start_that_hangs_is_ended, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_kill, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_client_weakness_16_a_task_waits_for_what_it_sent, set_up,
+        cmocka_unit_test_setup_teardown(test_client_weakness_15_a_start_that_hangs_is_ended, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_kill, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_client_weakness_16_a_task_waits_for_what_it_sent,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_sends_are_not_awaited_unless_asked, set_up,
                                         tear_down)};
 
