@@ -62,7 +62,7 @@ static const char help[] =
     "  --health-check-file-path P touch this file, also while busy\n"
     "  --health-check-sec-per-touch S   default 1\n"
     "  --processing-pool-name N   tag of metrics; default 'unknown'\n"
-    "  --log-filter F             default: TASKMILL_LOG, then info; --verbose: "
+    "  --log-filter F             default: TASKMILL_LOG, then info; -v, --verbose: "
     "debug\n" CLI_METERS_HELP "\n"
     "TASKMILL_RPC_SECRET signs the calls: the secret, or a JSON array whose first signs. Accepted\n"
     "without effect, for existing command lines: --process-type, --future-checking-frequency,\n"
