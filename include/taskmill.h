@@ -57,6 +57,16 @@ extern "C" {
 #endif
 
 #define TASKMILL_API __attribute__((visibility("default")))
+
+/* Named options. C++ (20) wants them in the order of the struct. */
+#ifdef __cplusplus
+#pragma GCC system_header /* no warning for each option that is left out */
+#define TASKMILL_OPTIONS_(type, ...) \
+    (&static_cast<const struct type &>(type{.size = sizeof(struct type), __VA_ARGS__}))
+#else
+#define TASKMILL_OPTIONS_(type, ...) \
+    (&(const struct type){.size = sizeof(struct type), __VA_ARGS__})
+#endif
 #define TASKMILL_ABI 1
 
 enum taskmill_error {
@@ -70,7 +80,10 @@ enum taskmill_error {
     TASKMILL_ERR_UNAVAILABLE = -12, /* broker or Kafka cannot be reached */
     TASKMILL_ERR_DENIED = -14,      /* the broker refuses our signature */
     TASKMILL_ERR_UNSUPPORTED = -15,
-    TASKMILL_ERR_STATE = -17 /* not possible now */
+    TASKMILL_ERR_STATE = -17, /* not possible now */
+    /* Of eager mode, what the handler returned: */
+    TASKMILL_ERR_FAILED = -100,
+    TASKMILL_ERR_RETRY = -101
 };
 
 /* Why the last call of this thread that failed did so: what, where and what to do, in one line. */
@@ -82,6 +95,10 @@ struct taskmill_app;
 struct taskmill_namespace;
 struct taskmill_call;
 struct taskmill_params;
+
+struct taskmill_header {
+    const char *key, *value;
+};
 
 /* Where tasks are sent: `broker` or `kafka`. With neither, the environment says: TASKMILL_BROKER or
  * TASKMILL_KAFKA; a handler's own app sends to the broker its worker talks to. */
@@ -106,9 +123,8 @@ struct taskmill_app_options {
 /* NULL if the options are wrong. Nothing is connected before the first send. */
 TASKMILL_API struct taskmill_app *taskmill_app_new_with(const char *name,
                                                         const struct taskmill_app_options *options);
-#define taskmill_app_new(name, ...)                                   \
-    taskmill_app_new_with(name, &(const struct taskmill_app_options){ \
-                                    .size = sizeof(struct taskmill_app_options), __VA_ARGS__})
+#define taskmill_app_new(name, ...) \
+    taskmill_app_new_with(name, TASKMILL_OPTIONS_(taskmill_app_options, __VA_ARGS__))
 /* Waits for open deliveries (at most send_timeout_s). NULL is allowed. */
 TASKMILL_API void taskmill_app_free(struct taskmill_app *app);
 
@@ -149,10 +165,8 @@ struct taskmill_namespace_options {
 TASKMILL_API struct taskmill_namespace *
 taskmill_namespace_with(struct taskmill_app *app, const char *name,
                         const struct taskmill_namespace_options *options);
-#define taskmill_namespace(app, name, ...)                              \
-    taskmill_namespace_with(app, name,                                  \
-                            &(const struct taskmill_namespace_options){ \
-                                .size = sizeof(struct taskmill_namespace_options), __VA_ARGS__})
+#define taskmill_namespace(app, name, ...) \
+    taskmill_namespace_with(app, name, TASKMILL_OPTIONS_(taskmill_namespace_options, __VA_ARGS__))
 
 /* A namespace of another application: its tasks are declared without handlers, with the options
  * that travel with them, and sent with `.application`. It never meets a namespace of our own with
@@ -163,10 +177,8 @@ taskmill_external_namespace_with(struct taskmill_app *app, const char *name,
                                  const char *application,
                                  const struct taskmill_namespace_options *options);
 #define taskmill_external_namespace(app, name, application, ...) \
-    taskmill_external_namespace_with(                            \
-        app, name, application,                                  \
-        &(const struct taskmill_namespace_options){              \
-            .size = sizeof(struct taskmill_namespace_options), __VA_ARGS__})
+    taskmill_external_namespace_with(app, name, application,     \
+                                     TASKMILL_OPTIONS_(taskmill_namespace_options, __VA_ARGS__))
 
 /* Runs in a child process of the worker, one call at a time. A handler that runs past its deadline
  * is killed with all processes it started. */
@@ -186,10 +198,8 @@ struct taskmill_task_options {
 TASKMILL_API int taskmill_task_with(struct taskmill_namespace *ns, const char *name,
                                     taskmill_handler *handler,
                                     const struct taskmill_task_options *options);
-#define taskmill_task(ns, name, handler, ...)                 \
-    taskmill_task_with(ns, name, handler,                     \
-                       &(const struct taskmill_task_options){ \
-                           .size = sizeof(struct taskmill_task_options), __VA_ARGS__})
+#define taskmill_task(ns, name, handler, ...) \
+    taskmill_task_with(ns, name, handler, TASKMILL_OPTIONS_(taskmill_task_options, __VA_ARGS__))
 
 /* `start` runs once in every child process before its first task: open connections there, not in
  * the module's entry, which runs in the worker's parent. Non-zero ends the child; a new one tries
@@ -222,20 +232,18 @@ struct taskmill_context_hook_options {
 
 TASKMILL_API int taskmill_context_hook_with(struct taskmill_app *app,
                                             const struct taskmill_context_hook_options *options);
-#define taskmill_context_hook(app, ...)                     \
-    taskmill_context_hook_with(                             \
-        app, &(const struct taskmill_context_hook_options){ \
-                 .size = sizeof(struct taskmill_context_hook_options), __VA_ARGS__})
+#define taskmill_context_hook(app, ...) \
+    taskmill_context_hook_with(app, TASKMILL_OPTIONS_(taskmill_context_hook_options, __VA_ARGS__))
 
 /* 0, or the first mistake among the declarations of this app: a program that does not look at each
  * result can ask once. A worker does so for its modules. */
 TASKMILL_API int taskmill_app_check(const struct taskmill_app *app);
 
-/* The entry of a module. */
-#define TASKMILL_MODULE(app)                                          \
-    TASKMILL_API extern const int taskmill_module_abi;                \
-    const int taskmill_module_abi = TASKMILL_ABI;                     \
-    TASKMILL_API void taskmill_module_init(struct taskmill_app *app); \
+/* The entry of a module: TASKMILL_MODULE(app) { ... }, in C or C++. */
+TASKMILL_API extern const int taskmill_module_abi;
+TASKMILL_API void taskmill_module_init(struct taskmill_app *app);
+#define TASKMILL_MODULE(app)                      \
+    const int taskmill_module_abi = TASKMILL_ABI; \
     void taskmill_module_init(struct taskmill_app *app)
 
 /* --- in a handler ---------------------------------------------------------------------------- */
@@ -258,6 +266,11 @@ TASKMILL_API bool taskmill_call_retries_left(const struct taskmill_call *call);
 TASKMILL_API int64_t taskmill_call_sent_us(const struct taskmill_call *call);
 TASKMILL_API const char *taskmill_call_header(struct taskmill_call *call,
                                               const char *key); /* or NULL */
+/* All headers, in the order of the message. False from the end on. */
+TASKMILL_API bool taskmill_call_header_at(struct taskmill_call *call, size_t index,
+                                          struct taskmill_header *out);
+/* Seconds after the start at which this attempt is killed. */
+TASKMILL_API uint64_t taskmill_call_deadline_s(const struct taskmill_call *call);
 TASKMILL_API void *taskmill_call_data(const struct taskmill_call *call);
 TASKMILL_API struct taskmill_app *taskmill_call_app(const struct taskmill_call *call); /* to send */
 TASKMILL_API size_t taskmill_arg_count(const struct taskmill_call *call);
@@ -326,6 +339,9 @@ TASKMILL_API int taskmill_value_key(const struct taskmill_value *value, size_t i
 /* Value of a map by key; of several the last. */
 TASKMILL_API int taskmill_value_get(const struct taskmill_value *value, const char *key,
                                     struct taskmill_value *out);
+/* The value as compact JSON, for logs: bytes are {"$bytes": "base64"}, NaN and infinities
+ * {"$float": "nan"}. TASKMILL_ERR_UNSUPPORTED for extensions. Lives as long as the call. */
+TASKMILL_API int taskmill_value_json(const struct taskmill_value *value, const char **out);
 
 /* --- parameters ------------------------------------------------------------------------------ */
 
@@ -368,13 +384,17 @@ TASKMILL_API void taskmill_params_kw_map(struct taskmill_params *p, const char *
 
 TASKMILL_API void taskmill_params_end(struct taskmill_params *p);
 
+/* Any value of a call, to pass it on; copied. */
+TASKMILL_API void taskmill_params_value(struct taskmill_params *p,
+                                        const struct taskmill_value *value);
+TASKMILL_API void taskmill_params_kw_value(struct taskmill_params *p, const char *key,
+                                           const struct taskmill_value *value);
+/* 0, or the first mistake so far, with its text. */
+TASKMILL_API int taskmill_params_check(const struct taskmill_params *p);
+
 /* --- sending --------------------------------------------------------------------------------- */
 
 #define TASKMILL_ID_SIZE 37 /* 32 hexadecimal digits, perhaps with 4 dashes, and a NUL */
-
-struct taskmill_header {
-    const char *key, *value;
-};
 
 /* All headers of one task: keys are not empty and unique, text is UTF-8. "compression-type" is the
  * library's, "sentry-monitor-config" is for schedulers and not sent. At most these: */
@@ -438,10 +458,8 @@ struct taskmill_send_options {
 TASKMILL_API int taskmill_send_with(struct taskmill_app *app, const char *ns, const char *task,
                                     struct taskmill_params *params,
                                     const struct taskmill_send_options *options);
-#define taskmill_send(app, ns, task, params, ...)             \
-    taskmill_send_with(app, ns, task, params,                 \
-                       &(const struct taskmill_send_options){ \
-                           .size = sizeof(struct taskmill_send_options), __VA_ARGS__})
+#define taskmill_send(app, ns, task, params, ...) \
+    taskmill_send_with(app, ns, task, params, TASKMILL_OPTIONS_(taskmill_send_options, __VA_ARGS__))
 
 /* Many tasks at once: one call to the broker for up to a few MiB of them. All of a call are
  * accepted or none. `no_wait` has no effect here. */
@@ -450,10 +468,9 @@ TASKMILL_API struct taskmill_bulk *taskmill_bulk_new(struct taskmill_app *app);
 TASKMILL_API int taskmill_bulk_add_with(struct taskmill_bulk *bulk, const char *ns,
                                         const char *task, struct taskmill_params *params,
                                         const struct taskmill_send_options *options);
-#define taskmill_bulk_add(bulk, ns, task, params, ...)            \
-    taskmill_bulk_add_with(bulk, ns, task, params,                \
-                           &(const struct taskmill_send_options){ \
-                               .size = sizeof(struct taskmill_send_options), __VA_ARGS__})
+#define taskmill_bulk_add(bulk, ns, task, params, ...) \
+    taskmill_bulk_add_with(bulk, ns, task, params,     \
+                           TASKMILL_OPTIONS_(taskmill_send_options, __VA_ARGS__))
 /* Sends what was added; the bulk is then empty. On failure it keeps what was not accepted, and the
  * call may be repeated (after TASKMILL_ERR_TIMEOUT some may then run twice). */
 TASKMILL_API int taskmill_bulk_send(struct taskmill_bulk *bulk);
@@ -463,6 +480,86 @@ TASKMILL_API void taskmill_bulk_free(struct taskmill_bulk *bulk); /* what is ins
 /* Waits until everything sent with no_wait is delivered and its callback has run. The failures
  * since the last flush make it fail; taskmill_last_error() counts them and has the first reason. */
 TASKMILL_API int taskmill_flush(struct taskmill_app *app, uint32_t timeout_s);
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+/*
+ * Three ways to test without a broker:
+ *
+ *   taskmill_test_run      one attempt of one handler, with its hooks
+ *   taskmill_eager         taskmill_send runs the handler at once
+ *   taskmill_test_capture  taskmill_send keeps the task, for the test to look at
+ *
+ *     struct taskmill_app *app = taskmill_test_app(taskmill_module_init, "shop");
+ *     struct taskmill_params *p = taskmill_params_new();
+ *     struct taskmill_test_result result;
+ *     taskmill_params_int(p, 42);
+ *     assert(taskmill_test_run(app, "billing", "billing.send_invoice", p, &result) == 0);
+ *     assert(result.status == TASKMILL_FAILURE && strstr(result.error, "needs (id"));
+ *
+ * All three check and encode as a real send does, on_dispatch hooks included, so what could not be
+ * sent fails the test.
+ */
+
+/* The app of a module that is linked into the test; `init` is its taskmill_module_init. `name` is
+ * for a module that names no application. NULL: a declaration is wrong, taskmill_last_error() says
+ * which. */
+TASKMILL_API struct taskmill_app *taskmill_test_app(void (*init)(struct taskmill_app *app),
+                                                    const char *name);
+
+/* Eager mode: taskmill_send (and each task of taskmill_bulk_send) runs the handler in the caller's
+ * thread, without deadline, retry, at-most-once and on_execute hooks. 0, or TASKMILL_ERR_FAILED or
+ * TASKMILL_ERR_RETRY as the handler returned, with its text. Tasks of external namespaces are
+ * TASKMILL_ERR_UNSUPPORTED, those without a handler TASKMILL_ERR_NOT_FOUND. Not while another
+ * thread sends. */
+TASKMILL_API int taskmill_eager(struct taskmill_app *app, bool on);
+
+struct taskmill_test_options {
+    size_t size;      /* set by the macro */
+    uint32_t attempt; /* 0 is the first */
+    const char *id;   /* as send_id; default: random */
+    const struct taskmill_header *headers;
+    size_t header_count;
+};
+
+struct taskmill_test_result {
+    enum taskmill_status status; /* what the handler (or a hook) returned */
+    enum taskmill_status report; /* what a worker would report by the task's retry policy */
+    bool deadletter;             /* the report is FAILURE, and the task would be dead-lettered */
+    uint32_t retry_delay_s;      /* when the report is RETRY */
+    char error[512];             /* the text of taskmill_fail or taskmill_retry, or "" */
+};
+
+/* One attempt with all hooks. 0 when the handler ran, whatever it returned; takes params over. */
+TASKMILL_API int taskmill_test_run_with(struct taskmill_app *app, const char *ns, const char *task,
+                                        struct taskmill_params *params,
+                                        struct taskmill_test_result *result,
+                                        const struct taskmill_test_options *options);
+#define taskmill_test_run(app, ns, task, params, result, ...) \
+    taskmill_test_run_with(app, ns, task, params, result,     \
+                           TASKMILL_OPTIONS_(taskmill_test_options, __VA_ARGS__))
+
+/* From now on tasks are kept instead of sent (also in eager mode); off: sent again. Kept ones stay
+ * until taskmill_test_clear. */
+TASKMILL_API int taskmill_test_capture(struct taskmill_app *app, bool on);
+TASKMILL_API size_t taskmill_test_count(const struct taskmill_app *app);
+TASKMILL_API void taskmill_test_clear(struct taskmill_app *app);
+
+struct taskmill_test_sent {
+    const char *application, *ns, *task, *id;
+    const char *topic;       /* NULL: the broker's default */
+    const char *params_json; /* {"args":[42],"kwargs":{"email":"a@b.c"}}, compact */
+    uint64_t countdown_s, expires_s, processing_deadline_s; /* 0: none */
+};
+
+/* In the order of sending; NULL from the count on. Lives until taskmill_test_clear. */
+TASKMILL_API const struct taskmill_test_sent *taskmill_test_sent(const struct taskmill_app *app,
+                                                                 size_t index);
+TASKMILL_API const char *taskmill_test_sent_header(const struct taskmill_test_sent *sent,
+                                                   const char *key); /* or NULL */
+/* The first attempt of a kept task, as taskmill_test_run. */
+TASKMILL_API int taskmill_test_run_sent(struct taskmill_app *app, size_t index,
+                                        struct taskmill_test_result *result);
 
 #ifdef __cplusplus
 }

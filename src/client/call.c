@@ -191,6 +191,36 @@ const char *taskmill_call_header(struct taskmill_call *call, const char *key)
     return keep_string(call, value);
 }
 
+struct header_search {
+    size_t left;
+    bool found;
+    struct bytes key, value;
+};
+
+static void pick_header(void *ctx, struct bytes key, struct bytes value)
+{
+    struct header_search *search = (struct header_search *)ctx;
+
+    if (!search->found && search->left-- == 0)
+        *search = (struct header_search){.found = true, .key = key, .value = value};
+}
+
+bool taskmill_call_header_at(struct taskmill_call *call, size_t index, struct taskmill_header *out)
+{
+    struct header_search search = {.left = index};
+
+    activation_each_header(call->payload, pick_header, &search);
+    if (search.found)
+        *out = (struct taskmill_header){keep_string(call, search.key),
+                                        keep_string(call, search.value)};
+    return search.found;
+}
+
+uint64_t taskmill_call_deadline_s(const struct taskmill_call *call)
+{
+    return call->activation.processing_deadline_duration;
+}
+
 void *taskmill_call_data(const struct taskmill_call *call)
 {
     return call->task->options.data;
@@ -452,6 +482,31 @@ int taskmill_value_get(const struct taskmill_value *value, const char *key,
     int rv = find_key(value, key, out);
 
     return rv == ERR_NOT_FOUND ? error_set(rv, "there is no value named %s", key) : rv;
+}
+
+int taskmill_value_json(const struct taskmill_value *value, const char **out)
+{
+    static const char before[] = "{\"args\":[", after[] = "],\"kwargs\":{}}";
+    struct buf packed = {0}, json = {0};
+    const char *fault = "";
+    size_t head = sizeof before - 1, tail = sizeof after - 1;
+    int rv;
+
+    /* The translation knows whole parameters: the value goes as their only one. */
+    msgpack_put_map(&packed, 2);
+    msgpack_put_str(&packed, bytes_str("args"));
+    msgpack_put_array(&packed, 1);
+    buf_append(&packed, value->ptr, value->len);
+    msgpack_put_str(&packed, bytes_str("kwargs"));
+    msgpack_put_map(&packed, 0);
+    rv = params_to_json(buf_bytes(&packed), &json, &fault);
+    if (rv == 0)
+        *out = keep_string(value->call, bytes_of(json.ptr + head, json.len - head - tail));
+    else
+        error_set(rv, "the value as JSON: %s", fault);
+    buf_free(&packed);
+    buf_free(&json);
+    return rv;
 }
 
 /* --- arguments ------------------------------------------------------------------------------- */

@@ -257,6 +257,31 @@ int params_pack(const struct taskmill_params *p, struct buf *out)
     return 0;
 }
 
+static void put_value(struct taskmill_params *p, const char *key,
+                      const struct taskmill_value *value)
+{
+    struct container *to = place(p, key);
+
+    if (to != NULL)
+        buf_append(&to->content, value->ptr, value->len);
+}
+
+void taskmill_params_value(struct taskmill_params *p, const struct taskmill_value *value)
+{
+    put_value(p, NULL, value);
+}
+
+void taskmill_params_kw_value(struct taskmill_params *p, const char *key,
+                              const struct taskmill_value *value)
+{
+    put_value(p, key, value);
+}
+
+int taskmill_params_check(const struct taskmill_params *p)
+{
+    return p->code != 0 ? error_set(p->code, "parameters: %s", p->why.s) : 0;
+}
+
 void taskmill_params_null(struct taskmill_params *p)
 {
     put_null(p, NULL);

@@ -8,6 +8,7 @@
 #include "client/dispatch.h"
 #include "client/retry.h"
 #include "client/router.h"
+#include "client/test_kit.h"
 #include "wire/pb.h"
 
 /* Only our own declarations are inserted, so the hash key needs no secret. */
@@ -122,6 +123,7 @@ void registry_app_free(struct taskmill_app *app)
     struct child_start *hook;
 
     dispatch_close(app->dispatcher);
+    test_kit_free(app->capture);
     router_free(app->router);
     pthread_mutex_destroy(&app->lock);
     free_tasks(&app->tasks);

@@ -21,6 +21,7 @@
 
 struct dispatcher;
 struct router;
+struct capture;
 
 struct task_def {
     struct map_node by_name; /* key: the namespace's route NUL task */
@@ -58,7 +59,9 @@ struct taskmill_app {
     struct taskmill_context_hook_options *hooks; /* in the order of their declaration */
     size_t hook_count;
     struct child_start *child_starts, **child_starts_end;
-    bool broken; /* a declaration failed; fault says why */
+    bool eager;              /* for tests: run tasks instead of sending them, */
+    struct capture *capture; /* or keep them; NULL: never asked for */
+    bool broken;             /* a declaration failed; fault says why */
     struct err_text fault;
     int fault_code;
     pthread_mutex_t lock; /* of what is made at the first send: */
