@@ -44,6 +44,13 @@ def test_tutorial(tmp_path):
     play("tutorial.md", tmp_path / "reports", programs, env)
 
 
+def test_readme(tmp_path):
+    """In a folder that looks like the repository after ./dev build."""
+    for name, target in {"build": build_folder(), "examples": ROOT / "examples", "include": ROOT / "include"}.items():
+        (tmp_path / name).symlink_to(target)
+    play("../README.md", tmp_path)
+
+
 def test_find_lines():
     text = "one two three\nfour (five)\nsix\n"
     assert find_lines(text, "one ... three\nfour (five)\n") == len("one two three\nfour (five)")
