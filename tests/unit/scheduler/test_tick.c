@@ -549,6 +549,30 @@ static void test_take_over_after_the_lease(void **state)
     end_nodes(nodes, 2);
 }
 
+/* Without the storage there is no new lease, and without a lease nothing is sent: by then another
+ * scheduler may have taken over. */
+static void test_nothing_is_sent_without_a_lease(void **state)
+{
+    static struct world world;
+    struct node node;
+
+    (void)state;
+    make_world(&world, 9, 0);
+    make_nodes(&node, 1, &world);
+    world.target_down = true;
+    run_world(&world, &node, 1, 2000);
+    assert_true(world.stored[0].state.open);
+    world.storage_down = true;
+    run_world(&world, &node, 1, 2 * LEASE_MS);
+    world.target_down = false;
+    run_world(&world, &node, 1, 60000);
+    assert_int_equal(world.sent_count, 0);
+    world.storage_down = false;
+    run_world(&world, &node, 1, 60000);
+    check_all_sent(&world, world.wall_ms / 1000 - 3, true, 9);
+    end_nodes(&node, 1);
+}
+
 static void test_release_spares_the_lease(void **state)
 {
     static struct world world;
@@ -638,6 +662,7 @@ static void test_beside_the_original(void **state)
         /* A key of theirs lives a second less than the interval: whoever starts in that second
          * finds none and runs at once. */
         python.wake_ms = world.boot_ms + chance(&world, 900);
+        start_node(&node);
         node.wake_ms = world.boot_ms + chance(&world, 900);
         until_ms = world.boot_ms + 100000;
         while (world.boot_ms < until_ms) {
@@ -652,6 +677,8 @@ static void test_beside_the_original(void **state)
                 run_original(&python, 0);
             else
                 run_node(&node);
+            if (!theirs) /* late, on a busy machine: else ours would always be first */
+                node.wake_ms += chance(&world, 700);
         }
         /* Every two seconds one run, by whomever. */
         if (world.sent_count < 49 || world.sent_count > 51)
@@ -705,6 +732,7 @@ int main(void)
                                        cmocka_unit_test(test_missed_policies_after_outage),
                                        cmocka_unit_test(test_target_outage),
                                        cmocka_unit_test(test_take_over_after_the_lease),
+                                       cmocka_unit_test(test_nothing_is_sent_without_a_lease),
                                        cmocka_unit_test(test_release_spares_the_lease),
                                        cmocka_unit_test(test_no_drift),
                                        cmocka_unit_test(test_beside_the_original),
