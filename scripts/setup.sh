@@ -12,7 +12,7 @@ build_packages=(
 test_packages=(
     clang clang-format clang-tidy shellcheck
     beanstalkd redis-server nghttp2-client kcat maven openssl python3-venv sqlite3 procps
-    libnss-wrapper systemd nodejs mandoc tzdata
+    libnss-wrapper systemd nodejs mandoc tzdata make curl
 )
 
 say() {

@@ -12,6 +12,10 @@ from harness.docs import Page, find_lines
 from harness.process import free_port
 
 
+compiles = pytest.mark.skipif(build_folder().name != "build",
+                              reason="what plain cc links cannot use a library with sanitizers")
+
+
 def play(name, folder, programs=None, env=None):
     """With what the pages take for granted: the programs in the PATH, and the usual ports, here free ones."""
     port, admin = free_port(), free_port()
@@ -38,12 +42,14 @@ def test_tutorial_commands(tmp_path):
     play("tutorial-commands.md", tmp_path)
 
 
+@compiles
 def test_tutorial(tmp_path):
     """Nothing but the installed tree: no header, library or program of the build folder."""
     programs, env = install(tmp_path / "installed")
     play("tutorial.md", tmp_path / "reports", programs, env)
 
 
+@compiles
 def test_readme(tmp_path):
     """In a folder that looks like the repository after ./dev build."""
     for name, target in {"build": build_folder(), "examples": ROOT / "examples", "include": ROOT / "include"}.items():
