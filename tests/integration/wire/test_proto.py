@@ -70,7 +70,7 @@ def test_taskbroker_is_the_published_schema():
 
 def test_extensions_of_the_taskbroker_schema():
     """Nothing else is added to the published messages, and unknown fields keep it out of old clients' way."""
-    asked, told = (OURS, ("taskmill_wants_claim", 8, 1, "", True)), (OURS, ("taskmill_claim", 6, 1, "", True))
+    asked, told = (OURS, ("taskmill_wants_claim", 8, 1, "", False)), (OURS, ("taskmill_claim", 6, 1, "", True))
     ours = compiled("sentry_protos/taskbroker/v1/taskbroker.proto")
     assert {m.name: (f.number, field(f)) for m in ours.message_type for f in m.field if f.number >= OURS} == {
         "GetTaskRequest": asked, "FetchNextTask": asked,
