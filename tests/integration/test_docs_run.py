@@ -16,12 +16,13 @@ compiles = pytest.mark.skipif(build_folder().name != "build",
                               reason="what plain cc links cannot use a library with sanitizers")
 
 
-def play(name, folder, programs=None, env=None):
+def play(name, folder, programs=None, env=None, kafka="127.0.0.1:9092"):
     """With what the pages take for granted: the programs in the PATH, and the usual ports, here free ones."""
     port, admin = free_port(), free_port()
     folder.mkdir(exist_ok=True)
     Page(ROOT / "docs" / name, folder, replace={"127.0.0.1:50051": f"127.0.0.1:{port}",
-                                                "127.0.0.1:9464": f"127.0.0.1:{admin}"}, env={
+                                                "127.0.0.1:9464": f"127.0.0.1:{admin}",
+                                                "127.0.0.1:9092": kafka}, env={
         "PATH": f"{programs or build_folder()}:{os.environ['PATH']}", "TASKMILL_SOURCE": str(ROOT),
         "TASKBROKER_GRPC_ADDR": "127.0.0.1", "TASKBROKER_GRPC_PORT": str(port),
         "TASKBROKER_ADMIN_ADDR": f"127.0.0.1:{admin}", "TASKMILL_BROKER": f"127.0.0.1:{port}",
@@ -50,11 +51,12 @@ def test_tutorial(tmp_path):
 
 
 @compiles
-def test_readme(tmp_path):
-    """In a folder that looks like the repository after ./dev build."""
+def test_readme(tmp_path, own_kafka):
+    """In a folder that looks like the repository after ./dev build. The topics are the usual ones: hence a
+    Kafka of its own."""
     for name, target in {"build": build_folder(), "examples": ROOT / "examples", "include": ROOT / "include"}.items():
         (tmp_path / name).symlink_to(target)
-    play("../README.md", tmp_path)
+    play("../README.md", tmp_path, kafka=own_kafka.bootstrap)
 
 
 def test_find_lines():
