@@ -4,8 +4,10 @@
  *
  *     interchange_send broker HOST:PORT
  *     interchange_send kafka HOST:PORT TOPIC
+ *     interchange_send neighbour HOST:PORT      one task of another application, to Kafka
  *
- * Every task carries the header "case", by which the test knows it. Prints the id of the first one.
+ * Every task carries the header "case", by which the test knows it, and "hook-c" of our context
+ * hook. Prints the id of the first one.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,13 +27,21 @@ static void check(int rv, const char *what)
     exit(1);
 }
 
+static int on_dispatch(void *arg, struct taskmill_headers *headers)
+{
+    (void)arg;
+    return taskmill_headers_set(headers, "hook-c", "sent");
+}
+
 static void declare(struct taskmill_app *app)
 {
     const struct taskmill_retry_policy policy = {
         .times = 3, .delay_s = 1, .times_exceeded = TASKMILL_DEADLETTER};
     struct taskmill_namespace *py = taskmill_namespace(app, "py", .processing_deadline_s = 20);
 
+    check(taskmill_context_hook(app, .on_dispatch = on_dispatch), "hook");
     check(taskmill_task(py, "record", NULL), "record");
+    check(taskmill_task(py, "zstd", NULL, .compress = true), "zstd");
     check(taskmill_task(py, "once", NULL, .at_most_once = true), "once");
     check(taskmill_task(py, "third", NULL, .retry = policy), "third");
     check(taskmill_task(py, "again", NULL, .retry = policy), "again");
@@ -137,12 +147,33 @@ static void send_no_wait(struct taskmill_app *app)
     check(taskmill_flush(app, 20), "flush");
 }
 
+/* To the topic that the environment names for "neighbour:ext". */
+static void send_to_neighbour(const char *kafka)
+{
+    const struct taskmill_header header = {"case", "from c"};
+    struct taskmill_app *app = taskmill_app_new("interchange", .kafka = kafka);
+    struct taskmill_namespace *ext;
+
+    if (app == NULL)
+        check(-1, "application");
+    ext = taskmill_external_namespace(app, "ext", "neighbour", .processing_deadline_s = 20);
+    check(taskmill_task(ext, "record", NULL), "record");
+    check(taskmill_send(app, "ext", "record", number(1), .application = "neighbour",
+                        .headers = &header, .header_count = 1),
+          "neighbour");
+    taskmill_app_free(app);
+}
+
 int main(int argc, char **argv)
 {
     bool to_kafka = argc == 4 && strcmp(argv[1], "kafka") == 0;
     char id[TASKMILL_ID_SIZE];
     struct taskmill_app *app;
 
+    if (argc == 3 && strcmp(argv[1], "neighbour") == 0) {
+        send_to_neighbour(argv[2]);
+        return 0;
+    }
     if (!to_kafka && (argc != 3 || strcmp(argv[1], "broker") != 0))
         return 2;
     app = to_kafka ? taskmill_app_new("interchange", .kafka = argv[2], .topic = argv[3])
@@ -153,6 +184,7 @@ int main(int argc, char **argv)
     send(app, "record", "kinds", all_kinds(), 0, id);
     send(app, "record", "nothing", NULL, 0, NULL);
     send(app, "record", "countdown", NULL, 1, NULL);
+    send(app, "zstd", "zstd", all_kinds(), 0, NULL);
     send(app, "once", "once", number(1), 0, NULL);
     send(app, "third", "third", number(3), 0, NULL);
     send(app, "again", "again", number(4), 0, NULL);

@@ -2,7 +2,7 @@
 /*
  * Tasks that Taskmill runs for test_interchange.py: the C half of interchange_app.py, whose comment
  * tells what a line of $INTERCHANGE_RESULTS holds. Here the headers are those called "case" and
- * "note".
+ * "note"; "hook" is what our context hook found in the header "hook-python".
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -151,6 +151,8 @@ static void put_header(FILE *out, struct taskmill_call *call, const char *key)
         put_text(out, (const unsigned char *)value, strlen(value));
 }
 
+static char hook_saw[16]; /* while a task runs */
+
 static void put_line(FILE *out, struct taskmill_call *call)
 {
     struct taskmill_value args = taskmill_args(call), kwargs = taskmill_kwargs(call);
@@ -166,7 +168,7 @@ static void put_line(FILE *out, struct taskmill_call *call)
     put_header(out, call, "case");
     fputc(',', out);
     put_header(out, call, "note");
-    fputs("},\"call\":{\"args\":", out);
+    fprintf(out, "},\"hook\":\"%s\",\"call\":{\"args\":", hook_saw);
     put_value(out, &args);
     fputs(",\"kwargs\":", out);
     put_value(out, &kwargs);
@@ -234,14 +236,70 @@ static enum taskmill_status relay(struct taskmill_call *call)
     return record(call);
 }
 
+/* Its first attempt runs past its deadline. */
+static enum taskmill_status slow(struct taskmill_call *call)
+{
+    enum taskmill_status status = record(call);
+
+    if (taskmill_call_attempt(call) == 0)
+        sleep(60);
+    return status;
+}
+
+static enum taskmill_status late(struct taskmill_call *call)
+{
+    (void)record(call);
+    sleep(60);
+    return TASKMILL_COMPLETE;
+}
+
+/* --- what surrounds a task -------------------------------------------------------------------- */
+
+static int on_dispatch(void *arg, struct taskmill_headers *headers)
+{
+    (void)arg;
+    return taskmill_headers_set(headers, "hook-c", "sent");
+}
+
+static enum taskmill_status on_execute(void *arg, struct taskmill_call *call)
+{
+    const char *value = taskmill_call_header(call, "hook-python");
+
+    (void)arg;
+    snprintf(hook_saw, sizeof hook_saw, "%s", value ? value : "nothing");
+    return TASKMILL_COMPLETE;
+}
+
+static void on_leave(void *arg, struct taskmill_call *call, enum taskmill_status status)
+{
+    (void)arg;
+    (void)call;
+    (void)status;
+    hook_saw[0] = '\0';
+}
+
+/* The policy of the worker decides about the next attempt: the senders of these have others. */
+static void declare_policies(struct taskmill_namespace *c)
+{
+    taskmill_task(c, "short", again, .retry = {.times = 2, .delay_s = 1});
+    taskmill_task(c, "drop", again, .retry = {.times = 2, .delay_s = 1});
+    taskmill_task(c, "none", again);
+    taskmill_task(c, "slow", slow, .retry = {.times = 2, .on = TASKMILL_ON_DEADLINE});
+    taskmill_task(c, "late", late);
+}
+
 TASKMILL_MODULE(app)
 {
     const struct taskmill_retry_policy policy = {.times = 3, .delay_s = 1};
-    struct taskmill_namespace *c, *hop;
+    struct taskmill_namespace *c, *hop, *both;
 
     taskmill_application(app, "interchange");
+    taskmill_context_hook(app, .on_dispatch = on_dispatch, .on_execute = on_execute,
+                          .on_leave = on_leave);
     c = taskmill_namespace(app, "c");
+    declare_policies(c);
     taskmill_task(c, "record", record);
+    taskmill_task(c, "waited", record);
     taskmill_task(c, "zstd", record);
     taskmill_task(c, "once", record, .at_most_once = true);
     taskmill_task(c, "again", again, .retry = policy);
@@ -249,4 +307,7 @@ TASKMILL_MODULE(app)
     taskmill_task(c, "relay", relay);
     hop = taskmill_namespace(app, "hop", .retry = {.times = 4, .delay_s = 2});
     taskmill_task(hop, "hop", third);
+    both = taskmill_namespace(app, "both");
+    taskmill_task(both, "record", record);
+    taskmill_task(both, "once", record, .at_most_once = true);
 }
