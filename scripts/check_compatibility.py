@@ -34,7 +34,7 @@ NEED_A_REASON = STATUSES[2:]
 NEED_NO_TEST = STATUSES[3:]
 
 C_FUNCTION = re.compile(r"^static void (\w+)\(void \*\*\w+\)", re.MULTILINE)
-C_REGISTERED = re.compile(r"\b(?:TEST\w*|cmocka_unit_test\w*)\(\s*(\w+)")
+C_REGISTERED = re.compile(r"\b(?:TEST\w*|WITH_\w+|cmocka_unit_test\w*)\(\s*(\w+)")
 NAMED = re.compile(r"`([^`\s]*)::(\w+)`")
 WEAKNESS_TEST = re.compile(r"\btest_(client_)?weakness_(\d+)_")
 WEAKNESS_ROW = re.compile(r"(client )?13\.(\d+)$")

@@ -160,7 +160,7 @@ def test_last_runs_of_all_formats_count(broker, scheduler, redis, key):
 
 
 @pytest.mark.parametrize("value", ["garbage", "1767225600", "x" * 500])
-def test_a_value_that_is_no_time_is_no_end(broker, scheduler, redis, value):
+def test_client_weakness_31_a_value_that_is_no_time_is_no_end(broker, scheduler, redis, value):
     b = broker()
     redis.cli("SET", "tw:scheduler:key:ns:tick:300", value)
     s = scheduler({"key": every(300, "ns:tick")}, "--redis", redis.url, "--rpc-host", b.address).start()

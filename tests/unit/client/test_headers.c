@@ -30,7 +30,7 @@ static int take_one(const char *key, const char *value)
     return rv;
 }
 
-static void test_given(void **state)
+static void test_client_weakness_26_headers_as_given(void **state)
 {
     const struct taskmill_header twice[] = {{"k", "1"}, {"l", "2"}, {"k", "3"}};
     struct taskmill_headers headers = {0};
@@ -145,8 +145,8 @@ static void test_hooks_refuse(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_given), cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_hooks),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_client_weakness_26_headers_as_given),
+                                       cmocka_unit_test(test_limits), cmocka_unit_test(test_hooks),
                                        cmocka_unit_test(test_hooks_refuse)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

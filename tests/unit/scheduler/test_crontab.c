@@ -84,7 +84,7 @@ static void test_rarest_day_is_within_the_search(void **state)
     assert_next("0 0 */28 2 1#5", at(2072, 3, 1, 0, 0), at(2112, 2, 29, 0, 0));
 }
 
-static void test_errors_say_what_is_allowed(void **state)
+static void test_client_weakness_35_errors_say_what_is_allowed(void **state)
 {
     (void)state;
     refused("61 * * * *", "crontab \"61 * * * *\": minute \"61\": \"61\" is not one of 0-59");
@@ -270,7 +270,7 @@ int main(void)
         cmocka_unit_test(test_civil_days),
         cmocka_unit_test(test_next_match),
         cmocka_unit_test(test_rarest_day_is_within_the_search),
-        cmocka_unit_test(test_errors_say_what_is_allowed),
+        cmocka_unit_test(test_client_weakness_35_errors_say_what_is_allowed),
         cmocka_unit_test(test_what_never_matches_is_refused),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_text_and_words),

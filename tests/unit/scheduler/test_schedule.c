@@ -100,7 +100,7 @@ static void test_crontab_due(void **state)
     assert_waits(&hourly, NOON + 27, NOON + 30, NOON + HOUR);
 }
 
-static void test_crontab_missed(void **state)
+static void test_client_weakness_33_crontab_missed(void **state)
 {
     struct schedule one = crontab("0 * * * *", SCHEDULE_MISSED_ONE, 100);
     struct schedule skip = crontab("0 * * * *", SCHEDULE_MISSED_SKIP, 100);
@@ -163,7 +163,7 @@ static void test_a_jump_of_the_clocks_is_no_missed_run(void **state)
     zone_free(berlin);
 }
 
-static void test_ttl_ends_with_the_next_due_time(void **state)
+static void test_client_weakness_34_ttl_ends_with_the_next_due_time(void **state)
 {
     (void)state;
     assert_int_equal(schedule_ttl_ms(NOON + 300, NOON * 1000LL + 4), 299996);
@@ -213,11 +213,11 @@ int main(void)
         cmocka_unit_test(test_interval_keeps_its_phase),
         cmocka_unit_test(test_interval_missed),
         cmocka_unit_test(test_crontab_due),
-        cmocka_unit_test(test_crontab_missed),
+        cmocka_unit_test(test_client_weakness_33_crontab_missed),
         cmocka_unit_test(test_a_year_of_minutes_is_cut_to_the_limit),
         cmocka_unit_test(test_last_run_in_the_future),
         cmocka_unit_test(test_a_jump_of_the_clocks_is_no_missed_run),
-        cmocka_unit_test(test_ttl_ends_with_the_next_due_time),
+        cmocka_unit_test(test_client_weakness_34_ttl_ends_with_the_next_due_time),
         cmocka_unit_test(test_names),
     };
 

@@ -460,7 +460,7 @@ static size_t count_sent(const struct world *world, int entry)
     return count;
 }
 
-static void test_storage_outage(void **state)
+static void test_client_weakness_29_storage_outage(void **state)
 {
     static struct world world;
     struct node node;
@@ -509,7 +509,7 @@ static void test_missed_policies_after_outage(void **state)
     end_nodes(&node, 1);
 }
 
-static void test_target_outage(void **state)
+static void test_client_weakness_30_target_outage(void **state)
 {
     static struct world world;
     struct node nodes[2];
@@ -591,7 +591,7 @@ static void test_release_spares_the_lease(void **state)
 }
 
 /* No drift: a loop that is 150 ms late each time still sends each minute's run. */
-static void test_no_drift(void **state)
+static void test_client_weakness_32_no_drift(void **state)
 {
     static struct world world;
     struct node node;
@@ -728,13 +728,13 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_once_without_faults),
                                        cmocka_unit_test(test_clean_restarts),
                                        cmocka_unit_test(test_every_fault),
-                                       cmocka_unit_test(test_storage_outage),
+                                       cmocka_unit_test(test_client_weakness_29_storage_outage),
                                        cmocka_unit_test(test_missed_policies_after_outage),
-                                       cmocka_unit_test(test_target_outage),
+                                       cmocka_unit_test(test_client_weakness_30_target_outage),
                                        cmocka_unit_test(test_take_over_after_the_lease),
                                        cmocka_unit_test(test_nothing_is_sent_without_a_lease),
                                        cmocka_unit_test(test_release_spares_the_lease),
-                                       cmocka_unit_test(test_no_drift),
+                                       cmocka_unit_test(test_client_weakness_32_no_drift),
                                        cmocka_unit_test(test_beside_the_original),
                                        cmocka_unit_test(test_refused_run_is_given_up)};
 
