@@ -80,6 +80,11 @@ def read(statsd, default_tags, prefix=""):
     return counters, gauges, rest, kinds
 
 
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as it:
+        return [int(word) for word in it.read().split()]
+
+
 def documented():
     text = DOCS.read_text().split("\n# The worker's metrics\n")[1]
     rows = re.findall(r"^\| `([^`]+)` \| (c|g|d|ms) \| ([^|]+) \| ([^|]+) \|$", text, re.M)
@@ -146,6 +151,27 @@ def test_every_count_of_a_life(fake, statsd, redis, worker):
     pod = f"pod_name:{socket.gethostname()}"
     assert set(gauges["taskworker.worker.concurrency"][pod]) == {2}
     assert gauges["taskworker.worker.children"][f"{pod},state:running"][-1] in (1, 2)
+
+
+def test_lost_children(fake, statsd, tmp_path):
+    """One killed at its task's deadline, one by a stranger: an alarm goes off on these."""
+    w = Worker(tmp_path / "lossy", [fake.address], modules=["tests/integration/clients/pool_tasks.so"],
+               arguments=["--statsd-addr", statsd.address],
+               env={"LOAD_LOG": str(tmp_path / "runs"), "LOAD_MS": "60000"})
+    try:
+        fake.tasks.append(activation("load", id="late", deadline_s=1, headers={"key": "late"}))
+        fake.wait_reports(1)
+        fake.tasks.append(activation("load", id="shot", headers={"key": "shot"}))
+        wait_for(lambda: "run shot" in (tmp_path / "runs").read_text(), "the second task to run")
+        [child] = children(w.pid)
+        os.kill(child, signal.SIGKILL)
+        fake.wait_reports(2)
+        w.stop()
+    finally:
+        w.kill9()
+    statsd.close()
+    lost = read(statsd, "application:app,processing_pool:unknown")[0]["taskworker.worker.children_lost"]
+    assert {tags: n for tags, n in lost.items() if n} == {"reason:deadline": 1, "reason:signal": 1}
 
 
 def test_client_weakness_17_latency_does_not_know_time_zones(fake, statsd, worker):
