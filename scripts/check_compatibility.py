@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checks docs/compatibility.md against the tests that it names.
+"""Checks docs/compatibility.md and docs/interchange.md against the tests that they name.
 
     scripts/check_compatibility.py             the repository
     scripts/check_compatibility.py FOLDER      another tree that looks like it
@@ -13,6 +13,8 @@
 * A weakness up to 34 whose status is same or better has a test called test_weakness_NN_..., and each test that is
   called so is in the row of its number. The same for test_client_weakness_NN_..., about the weaknesses of the
   original's client, and the rows "client 13.N", of which there need not be all.
+* Each cell of interchange.md's table names a test (`::NAME` alone: one of test_interchange.py), or says
+  "none: REASON"; each test of that file is in the table.
 
 Exit 0: all right. 1: one line for each finding. 2: usage.
 """
@@ -23,6 +25,9 @@ import sys
 from pathlib import Path
 
 PAGE = "docs/compatibility.md"
+INTERCHANGE = "docs/interchange.md"
+INTERCHANGE_TESTS = "integration/test_interchange.py"
+INTERCHANGE_CELLS = 5  # the feature, then there and back for two releases
 SECTIONS = ["1.1", "1.2", "1.3", "1.4", "1.5", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "2.7",
             "3.1", "3.2", "3.3", "3.4", "3.5", "3.6", "3.7", "4.1", "4.2", "4.3", "4.4", "4.5", "4.6",
             "5", "5.1", "5.2", "5.3", "5.4", "5.5", "5.6", "6", "7", "8", "9", "10.1", "10.2", "10.3", "10.4",
@@ -56,22 +61,26 @@ def rows(page):
             yield number, cells[0], cells[2], cells[3]
 
 
-def tests_named(cell):
-    """(file, name) of each test in a cell; the file is None where none was named before."""
-    last = None
+def tests_named(cell, last=None):
+    """(file, name) of each test in a cell; the file is `last` where none was named before."""
     for name, test in NAMED.findall(cell):
         last = name or last
         yield last, test
 
 
-def row_problems(cell, status, tests):
-    """Findings of one row. tests: the function from a file to the set of its tests, or None."""
-    named = list(tests_named(cell))
+def lost(named, tests):
+    """Findings of the tests that a cell names. tests: the function from a file to the set of its tests, or None."""
     for name, test in named:
         if name is None or tests(name) is None:
             yield f"tests/{name} is not there"
         elif test not in tests(name):
             yield f"tests/{name} has no test {test}: name the one that shows it now"
+
+
+def row_problems(cell, status, tests):
+    """Findings of one row."""
+    named = list(tests_named(cell))
+    yield from lost(named, tests)
     kind, _, reason = status.partition(":")
     if kind not in STATUSES:
         yield f"the status must begin with one of: {', '.join(STATUSES)}"
@@ -117,6 +126,27 @@ def problems(page, tests, weakness_tests):
         yield 1, why
 
 
+def interchange_problems(page, tests):
+    """(line number, finding) of the table of what Python's client and ours exchange."""
+    seen = set()
+    for number, line in enumerate(page.splitlines(), 1):
+        if not line.startswith("|") or re.match(r"\|(-+\|)+$|\| feature ", line):
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) != INTERCHANGE_CELLS:
+            yield number, f"a row has {INTERCHANGE_CELLS} cells, this one {len(cells)}"
+        for cell in cells[1:]:
+            named = list(tests_named(cell, INTERCHANGE_TESTS))
+            seen.update(named)
+            for why in lost(named, tests):
+                yield number, why
+            if not named and not re.match(r"none: \S", cell):
+                yield number, f"'{cell}': name a test, or say 'none: REASON'"
+    for test in sorted(tests(INTERCHANGE_TESTS) or ()):
+        if (INTERCHANGE_TESTS, test) not in seen:
+            yield 1, f"no row names {INTERCHANGE_TESTS}::{test}"
+
+
 def reader(folder):
     """The function from a file below tests/ to its tests; each file is read once."""
     known = {}
@@ -145,15 +175,16 @@ def main(argv):
         print(__doc__.strip(), file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else 2
     folder = Path(argv[1]) if len(argv) == 2 else Path(__file__).resolve().parent.parent
-    if not (folder / PAGE).is_file():
-        print(f"{folder}: has no {PAGE}", file=sys.stderr)
-        return 2
+    for page in (PAGE, INTERCHANGE):
+        if not (folder / page).is_file():
+            print(f"{folder}: has no {page}", file=sys.stderr)
+            return 2
     tests = reader(folder)
-    found = 0
-    page = (folder / PAGE).read_text(encoding="utf-8")
-    for number, why in problems(page, tests, weakness_tests(folder, tests)):
-        print(f"{PAGE}:{number}: {why}")
-        found += 1
+    read = {page: (folder / page).read_text(encoding="utf-8") for page in (PAGE, INTERCHANGE)}
+    found = [(PAGE, *each) for each in problems(read[PAGE], tests, weakness_tests(folder, tests))]
+    found += [(INTERCHANGE, *each) for each in interchange_problems(read[INTERCHANGE], tests)]
+    for page, number, why in found:
+        print(f"{page}:{number}: {why}")
     return 1 if found else 0
 
 

@@ -11,6 +11,8 @@
 #include "client/test_kit.h"
 #include "wire/pb.h"
 
+#define INTERNAL "internal" /* the namespace of tasks that every worker has */
+
 /* Only our own declarations are inserted, so the hash key needs no secret. */
 static const uint64_t map_seed[2] = {1, 2};
 
@@ -247,12 +249,19 @@ struct taskmill_namespace *taskmill_namespace_with(struct taskmill_app *app, con
     }
     if (!name_ok(name))
         rv = error_set(ERR_INVALID, "a namespace needs a name in UTF-8");
-    else if (strcmp(name, "internal") == 0)
+    else if (strcmp(name, INTERNAL) == 0)
         rv = error_set(ERR_INVALID, "namespace internal is Taskmill's own; take another name");
     if (rv == 0)
         return add_namespace(app, name, NULL, options);
     fault(app, rv);
     return NULL;
+}
+
+struct taskmill_namespace *registry_internal_namespace(struct taskmill_app *app)
+{
+    const struct taskmill_namespace_options defaults = {.size = sizeof defaults};
+
+    return add_namespace(app, INTERNAL, NULL, &defaults);
 }
 
 struct taskmill_namespace *

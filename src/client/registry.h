@@ -76,6 +76,10 @@ void registry_app_free(struct taskmill_app *app);
 /* Do the options of a task go together? The text names `task`. */
 int registry_check_options(const char *task, const struct taskmill_task_options *options);
 
+/* The namespace "internal", which programs may not declare: of tasks that every worker has. Once
+ * for an app. */
+struct taskmill_namespace *registry_internal_namespace(struct taskmill_app *app);
+
 /* NULL when there is none. */
 struct task_def *registry_find(const struct taskmill_app *app, struct bytes ns, struct bytes name);
 struct task_def *registry_find_external(const struct taskmill_app *app, struct bytes application,

@@ -6,8 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "worker/command.h"
+
+#define TARGET "taskmill::worker"
 
 void tasks_init(struct tasks *tasks, const char *default_application)
 {
@@ -130,6 +133,24 @@ static const struct task_def *find_double(const struct tasks *tasks, size_t i, s
     return NULL;
 }
 
+static enum taskmill_status run_canary(struct taskmill_call *call)
+{
+    log_info(TARGET,
+             LOG_FIELDS(log_str("id", taskmill_call_id(call)),
+                        log_str("application", taskmill_call_application(call))),
+             "a canary task ran");
+    return TASKMILL_COMPLETE;
+}
+
+static void add_canary(struct tasks *tasks, const char *application)
+{
+    struct taskmill_app *app = registry_app_new(application);
+
+    (void)taskmill_task(registry_internal_namespace(app), "canary_task", run_canary);
+    tasks_add_app(tasks, app);
+    tasks->canary_count++;
+}
+
 int tasks_finish(struct tasks *tasks, struct err_text *why)
 {
     tasks->applications = mem_calloc(tasks->app_count + 1, sizeof *tasks->applications);
@@ -147,6 +168,8 @@ int tasks_finish(struct tasks *tasks, struct err_text *why)
         if (registry_task_count(tasks->apps[i]) > 0 && !known_application(tasks, name))
             tasks->applications[tasks->application_count++] = name;
     }
+    for (size_t i = 0; i < tasks->application_count; i++)
+        add_canary(tasks, tasks->applications[i]);
     return 0;
 }
 
@@ -170,7 +193,7 @@ size_t tasks_count(const struct tasks *tasks)
 {
     size_t count = 0;
 
-    for (size_t i = 0; i < tasks->app_count; i++)
+    for (size_t i = 0; i < tasks->app_count - tasks->canary_count; i++)
         count += registry_task_count(tasks->apps[i]);
     return count;
 }

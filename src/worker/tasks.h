@@ -13,6 +13,7 @@ struct tasks {
     struct taskmill_app **apps; /* one for each module and file */
     char **origins;             /* of each app, for messages: "./x.so (--module)"; NULL: none */
     size_t app_count;
+    size_t canary_count;       /* of those apps, the last ones: see tasks_finish */
     const char **applications; /* their names, each once; those without tasks are left out */
     size_t application_count;
     void **libraries; /* of dlopen */
@@ -31,12 +32,14 @@ int tasks_load_module(struct tasks *tasks, const char *path, struct err_text *wh
 int tasks_load_commands(struct tasks *tasks, const char *path, struct err_text *why);
 /* Says where the apps came from that were added since the last call. */
 void tasks_set_origin(struct tasks *tasks, const char *path, const char *from);
-/* After all were loaded: fills `applications`; ERR_EXISTS, with both origins, if two declare the
- * same task. */
+/* After all were loaded: fills `applications`, and gives each of them the task
+ * `internal:canary_task` (spec/client.md 10), which brokers may hold from their start and which
+ * only shows that workers run. ERR_EXISTS, with both origins, if two declare the same task. */
 int tasks_finish(struct tasks *tasks, struct err_text *why);
 
 struct task_def *tasks_find(const struct tasks *tasks, const char *application, struct bytes ns,
                             struct bytes name);
+/* Those that were loaded. */
 size_t tasks_count(const struct tasks *tasks);
 
 /* Used by the loaders: the tasks take both over. */

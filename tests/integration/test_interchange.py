@@ -590,6 +590,16 @@ def test_default_topic(kafka, broker, results, python_send, worker, client_versi
     results.wait({"from python": 1, "from taskmill": 1})
 
 
+def test_canaries(broker, worker):
+    """Those that a broker has from its start; test_broker_runtime.py has the ones that Python runs."""
+    b = broker(config={"canary_tasks": 3, "worker_map": {APPLICATION: "http://127.0.0.1:1"}})
+    it = worker(b)
+    it.wait_log("a canary task ran", 3)
+    wait_empty(b)
+    assert "application=interchange" in it.log()
+    it.stop()
+
+
 # --- signatures
 
 

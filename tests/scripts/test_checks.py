@@ -177,6 +177,15 @@ class Compatibility(unittest.TestCase):
                                  (2, "no test of this row is called test_weakness_02_..."),
                                  (1, "row client 13.2 does not name a.py::test_client_weakness_02_y")])
 
+    def test_cells_of_the_interchange_table(self):
+        tests = {check_compatibility.INTERCHANGE_TESTS: {"test_x", "test_forgotten"}, "a.py": {"test_y"}}
+        page = "\n".join(["| feature | a | b | c | d |", "|---|---|---|---|---|",
+                          "| good | `::test_x` | `a.py::test_y`, `::test_y` | none: there is none | `::test_x` |",
+                          "| bad | `::test_gone` | none: | | `a.py::test_x` |", "| short | `::test_x` |"])
+        found = list(check_compatibility.interchange_problems(page, tests.get))
+        self.assertEqual([number for number, _ in found], [4, 4, 4, 4, 5, 1])
+        self.assertIn("test_forgotten", found[-1][1])
+
     def test_sections_are_not_forgotten(self):
         found = [why for _, why in check_compatibility.problems("", self.found, set())]
         self.assertEqual(len(found), len(check_compatibility.SECTIONS) + check_compatibility.WEAKNESSES)
