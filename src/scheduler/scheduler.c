@@ -9,11 +9,11 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/health_file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
@@ -21,10 +21,9 @@
 #include "scheduler/outbound.h"
 #include "scheduler/tick.h"
 
-#define TARGET           "taskmill::scheduler"
-#define SERIES_MAX       10000
-#define STATSD_EVERY_MS  10000
-#define HEALTH_RETELL_MS 60000
+#define TARGET          "taskmill::scheduler"
+#define SERIES_MAX      10000
+#define STATSD_EVERY_MS 10000
 
 enum meter { METER_DELAY, METER_SYNC, METER_MISS, METER_COUNT };
 
@@ -53,7 +52,7 @@ struct scheduler {
     struct statsd *statsd;
     int signal_fd, timer_fd;
     bool stopping;
-    int64_t touch_ms, health_told_ms; /* boot */
+    struct health_file health;
 };
 
 /* --- what the ticks need --------------------------------------------------------------------- */
@@ -114,36 +113,6 @@ static void on_event(void *ctx, enum tick_event event, const struct schedules_en
                   "the storage knows no run of this entry");
         break;
     }
-}
-
-/* --- health file ----------------------------------------------------------------------------- */
-
-/* Probes delete the file: it is made anew each time. */
-static int touch(const char *path)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_NOCTTY | O_CLOEXEC, 0644), rv;
-
-    if (fd < 0)
-        return -1;
-    rv = futimens(fd, NULL);
-    close(fd);
-    return rv;
-}
-
-static void touch_health(struct scheduler *scheduler)
-{
-    const char *path = scheduler->options->health_path;
-    int64_t now_ms = clock_boot_ms();
-
-    if (path == NULL || now_ms < scheduler->touch_ms)
-        return;
-    scheduler->touch_ms = now_ms + scheduler->options->health_every_ms;
-    if (touch(path) == 0 ||
-        (scheduler->health_told_ms != 0 && now_ms - scheduler->health_told_ms < HEALTH_RETELL_MS))
-        return;
-    scheduler->health_told_ms = now_ms;
-    log_warn(TARGET, LOG_FIELDS(log_str("error", strerror(errno))),
-             "cannot touch the health file %s", path);
 }
 
 /* --- schedules ------------------------------------------------------------------------------- */
@@ -237,7 +206,7 @@ static void sleep_until_due(struct scheduler *scheduler, int64_t wait_ms)
                            {.fd = scheduler->timer_fd, .events = POLLIN}};
     int64_t health_ms = scheduler->options->health_path == NULL
                             ? TICK_SLEEP_MAX_MS
-                            : scheduler->touch_ms - clock_boot_ms();
+                            : scheduler->health.next_ms - clock_boot_ms();
     uint64_t expirations;
 
     set_timer(scheduler, wait_ms);
@@ -251,7 +220,7 @@ static void loop(struct scheduler *scheduler)
     while (!scheduler->stopping) {
         int64_t wait_ms = tick_turn(scheduler->tick);
 
-        touch_health(scheduler);
+        (void)health_file_tick(&scheduler->health, clock_boot_ms());
         sleep_until_due(scheduler, wait_ms);
         read_signals(scheduler);
     }
@@ -342,6 +311,9 @@ int scheduler_run(const struct scheduler_options *options, struct err_text *why)
         rv = open_meters(&scheduler, why);
     if (rv == 0)
         rv = make_tick(&scheduler, why);
+    if (rv == 0)
+        rv = health_file_open(&scheduler.health, options->health_path, options->health_every_ms,
+                              TARGET, clock_boot_ms(), why);
     if (rv == 0) {
         log_info(TARGET,
                  LOG_FIELDS(log_str("application", scheduler.schedules->application),

@@ -2,13 +2,11 @@
 #include "worker/worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,7 +21,6 @@
 #define HOST_FDS          2 /* in worker->fds: its connection, and the one before */
 #define IDLE_SAY_MS       60000
 #define CHILDREN_GRACE_MS 3000 /* for the 2 s that they give their persistent commands */
-#define HEALTH_RETELL_MS  60000
 
 uint32_t worker_chance(struct worker *worker)
 {
@@ -330,34 +327,10 @@ static void assign_jobs(struct worker *worker)
 
 /* --- health ---------------------------------------------------------------------------------- */
 
-/* Probes delete the file: it is made anew each time. */
-static int touch(const char *path)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644), rv;
-
-    if (fd < 0)
-        return -1;
-    rv = futimens(fd, NULL);
-    close(fd);
-    return rv;
-}
-
 static void touch_health(struct worker *worker)
 {
-    if (worker->options.health_path == NULL || worker->now_ms < worker->health_ms)
-        return;
-    worker->health_ms = worker->now_ms + worker->options.health_every_ms;
-    if (touch(worker->options.health_path) == 0) {
+    if (health_file_tick(&worker->health, worker->now_ms))
         wmeters_add(worker->watch.meters, WM_HEALTH_TOUCHED, 1);
-        return;
-    }
-    if (worker->now_ms < worker->health_warned_ms)
-        return;
-    worker->health_warned_ms = worker->now_ms + HEALTH_RETELL_MS;
-    log_error(
-        WORKER_TARGET,
-        LOG_FIELDS(log_str("path", worker->options.health_path), log_str("error", strerror(errno))),
-        "the health-check file cannot be touched");
 }
 
 static void say_idle(struct worker *worker)
@@ -457,8 +430,7 @@ static int wait_ms(const struct worker *worker)
         if (worker->hosts[i].leaving != NULL)
             next = earlier(next, rpc_client_next_ms(worker->hosts[i].leaving));
     }
-    if (worker->options.health_path != NULL)
-        next = earlier(next, worker->health_ms);
+    next = earlier(next, worker->health.next_ms);
     if (worker->options.tasks->application_count == 0)
         next = earlier(next, worker->idle_said_ms);
     next = earlier(next, once_next_ms(worker));
@@ -579,7 +551,6 @@ static int open_all(struct worker *worker, struct err_text *why)
                                            .asked = on_asked,
                                            .child = on_child,
                                            .forked = on_forked}};
-    const char *path = worker->options.health_path;
     int rv;
 
     if (getrandom(&pool.child.once.worker, sizeof pool.child.once.worker, 0) < 0)
@@ -587,9 +558,10 @@ static int open_all(struct worker *worker, struct err_text *why)
     while (worker->chance == 0)
         if (getrandom(&worker->chance, sizeof worker->chance, 0) < 0 && errno != EINTR)
             return err_set(why, ERR_SYSTEM, "getrandom: %s", strerror(errno));
-    if (path != NULL && touch(path) != 0)
-        return err_set(why, ERR_INVALID, "health-check file %s: %s", path, strerror(errno));
-    rv = watch_open(worker, why);
+    rv = health_file_open(&worker->health, worker->options.health_path,
+                          worker->options.health_every_ms, WORKER_TARGET, clock_boot_ms(), why);
+    if (rv == 0)
+        rv = watch_open(worker, why);
     if (rv == 0)
         rv = traffic_open(worker, why);
     if (rv == 0)

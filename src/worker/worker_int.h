@@ -5,6 +5,7 @@
 
 #include <poll.h>
 
+#include "base/health_file.h"
 #include "rpc/client.h"
 #include "worker/claims.h"
 #include "worker/meters.h"
@@ -69,7 +70,8 @@ struct worker {
     int64_t shutdown_end_ms; /* CLOCK_NEVER: none */
     /* For reports, from the end of the last task on; the second for brokers that are gone. */
     int64_t drain_end_ms, drain_gone_ms;
-    int64_t health_ms, health_warned_ms, idle_said_ms;
+    struct health_file health;
+    int64_t idle_said_ms;
 };
 
 /* How many jobs the worker wants to have in all. */
