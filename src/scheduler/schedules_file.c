@@ -596,7 +596,7 @@ int schedules_read(struct schedules **out, const char *path, struct err_text *wh
                        errno == ENOENT   ? ERR_NOT_FOUND
                        : errno == EACCES ? ERR_DENIED
                                          : ERR_IO,
-                       "%s: %s", path, strerror(errno));
+                       "schedules %s: %s; give a file by --schedules", path, strerror(errno));
     if (fstat(fd, &about) || !S_ISREG(about.st_mode))
         rv = err_set(why, ERR_INVALID, "%s: not a regular file", path);
     else if (read_all(fd, &text))
