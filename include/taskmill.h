@@ -350,12 +350,14 @@ TASKMILL_API int taskmill_value_json(const struct taskmill_value *value, const c
  * taskmill_params_TYPE adds a positional value, taskmill_params_kw_TYPE a named one. _array and
  * _map open a container, which takes the values that follow until taskmill_params_end: plain ones
  * in an array, named ones in a map. A mistake (a positional value in a map, text that is not UTF-8,
- * a container left open, a name given twice) is remembered and returned by taskmill_send.
+ * a container left open, a name given twice, more than 1,022 containers inside each other) is
+ * remembered: taskmill_send returns the first one and sends nothing, taskmill_params_check tells it
+ * before.
  */
 TASKMILL_API struct taskmill_params *taskmill_params_new(void);
 TASKMILL_API void taskmill_params_free(struct taskmill_params *p); /* only if it is never sent */
 /* From {"args": [...], "kwargs": {...}}, either may be missing; {"$bytes": "base64"} are bytes.
- * NULL if the text is wrong. */
+ * Never NULL: wrong text is a mistake like any other. No more values can be added. */
 TASKMILL_API struct taskmill_params *taskmill_params_from_json(const char *json);
 
 TASKMILL_API void taskmill_params_null(struct taskmill_params *p);

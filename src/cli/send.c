@@ -261,8 +261,10 @@ static int send_task(const struct cli_args *args, struct request *request)
     struct taskmill_app *app;
     int rv = -1;
 
-    if (params == NULL)
+    if (taskmill_params_check(params) != 0) {
+        taskmill_params_free(params);
         return cli_error(args, CLI_USAGE, "%s", taskmill_last_error());
+    }
     if (request->app.broker == NULL && request->app.kafka == NULL &&
         env_or("TASKMILL_KAFKA", NULL) == NULL)
         request->app.broker = env_or("TASKMILL_BROKER", "127.0.0.1:50051");

@@ -486,25 +486,14 @@ int taskmill_value_get(const struct taskmill_value *value, const char *key,
 
 int taskmill_value_json(const struct taskmill_value *value, const char **out)
 {
-    static const char before[] = "{\"args\":[", after[] = "],\"kwargs\":{}}";
-    struct buf packed = {0}, json = {0};
+    struct buf json = {0};
     const char *fault = "";
-    size_t head = sizeof before - 1, tail = sizeof after - 1;
-    int rv;
+    int rv = params_value_to_json(bytes_of(value->ptr, value->len), &json, &fault);
 
-    /* The translation knows whole parameters: the value goes as their only one. */
-    msgpack_put_map(&packed, 2);
-    msgpack_put_str(&packed, bytes_str("args"));
-    msgpack_put_array(&packed, 1);
-    buf_append(&packed, value->ptr, value->len);
-    msgpack_put_str(&packed, bytes_str("kwargs"));
-    msgpack_put_map(&packed, 0);
-    rv = params_to_json(buf_bytes(&packed), &json, &fault);
     if (rv == 0)
-        *out = keep_string(value->call, bytes_of(json.ptr + head, json.len - head - tail));
+        *out = keep_string(value->call, buf_bytes(&json));
     else
         error_set(rv, "the value as JSON: %s", fault);
-    buf_free(&packed);
     buf_free(&json);
     return rv;
 }

@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "client/error.h"
+#include "client/names.h"
 #include "wire/params.h"
 #include "wire/pb.h"
 
@@ -19,12 +20,14 @@ struct container {
     bool named; /* where it goes when it is closed: a value of kwargs, or of args */
     uint32_t count;
     struct buf content;
+    struct names names; /* of a map */
 };
 
 struct taskmill_params {
     struct container args, kwargs;
     struct container *open; /* a stack */
     size_t open_count, open_cap;
+    bool from_json;
     struct buf packed; /* from JSON: the whole, and the rest is unused */
     int code;          /* the first mistake */
     struct err_text why;
@@ -38,30 +41,23 @@ struct taskmill_params *taskmill_params_new(void)
     return p;
 }
 
+static void free_container(struct container *container)
+{
+    buf_free(&container->content);
+    names_free(&container->names);
+}
+
 void taskmill_params_free(struct taskmill_params *p)
 {
     if (p == NULL)
         return;
     for (size_t i = 0; i < p->open_count; i++)
-        buf_free(&p->open[i].content);
+        free_container(&p->open[i]);
     mem_free(p->open);
-    buf_free(&p->args.content);
-    buf_free(&p->kwargs.content);
+    free_container(&p->args);
+    free_container(&p->kwargs);
     buf_free(&p->packed);
     mem_free(p);
-}
-
-struct taskmill_params *taskmill_params_from_json(const char *json)
-{
-    struct taskmill_params *p = taskmill_params_new();
-    const char *why = "";
-    int rv = params_from_json(bytes_str(json), &p->packed, &why);
-
-    if (rv == 0)
-        return p;
-    error_set(rv, "parameters in JSON: %s", why);
-    taskmill_params_free(p);
-    return NULL;
 }
 
 __attribute__((format(printf, 3, 4))) static void mistake(struct taskmill_params *p, int code,
@@ -77,25 +73,21 @@ __attribute__((format(printf, 3, 4))) static void mistake(struct taskmill_params
     va_end(ap);
 }
 
-/* Is `key` in this packed sequence of pairs? */
-static bool has_key(const struct container *map, struct bytes key)
+struct taskmill_params *taskmill_params_from_json(const char *json)
 {
-    struct msgpack_reader reader;
-    struct msgpack_value value;
-    const char *why;
+    struct taskmill_params *p = taskmill_params_new();
+    const char *why = "";
+    int rv;
 
-    if (map->count == 0)
-        return false;
-    reader = (struct msgpack_reader){map->content.ptr, map->content.ptr + map->content.len};
-    for (uint32_t i = 0; i < map->count; i++) {
-        if (msgpack_read(&reader, &value, &why) != 0)
-            return false;
-        if (bytes_equal(value.data, key))
-            return true;
-        if (msgpack_skip(&reader, &why) != 0)
-            return false;
+    p->from_json = true;
+    if (json == NULL) {
+        mistake(p, ERR_INVALID, "the JSON text is NULL");
+        return p;
     }
-    return false;
+    rv = params_from_json(bytes_str(json), &p->packed, &why);
+    if (rv != 0)
+        mistake(p, rv, "%s", why);
+    return p;
 }
 
 static struct container *target(struct taskmill_params *p, const char *key)
@@ -110,7 +102,7 @@ static struct container *place(struct taskmill_params *p, const char *key)
 {
     struct container *to = target(p, key);
 
-    if (p->code == 0 && p->packed.len != 0)
+    if (p->code == 0 && p->from_json)
         mistake(p, ERR_STATE, "parameters from JSON take no more values");
     if (p->code == 0 && to->is_map != (key != NULL))
         mistake(p, ERR_INVALID, "%s%s: %s", key ? "value " : "a value without a name",
@@ -121,14 +113,16 @@ static struct container *place(struct taskmill_params *p, const char *key)
         mistake(p, ERR_TOO_LARGE, "too many values");
     if (p->code == 0 && key != NULL && !pb_utf8_valid(bytes_str(key)))
         mistake(p, ERR_INVALID, "the name of a value is not UTF-8");
-    /* Only names of the call itself: in large maps the search would be quadratic. */
-    if (p->code == 0 && key != NULL && to == &p->kwargs && has_key(to, bytes_str(key)))
+    if (p->code == 0 && key != NULL &&
+        names_has(&to->names, buf_bytes(&to->content), bytes_str(key)))
         mistake(p, ERR_EXISTS, "value %s is given twice", key);
     if (p->code != 0)
         return NULL;
     to->count++;
-    if (key != NULL)
+    if (key != NULL) {
         msgpack_put_str(&to->content, bytes_str(key));
+        names_add(&to->names, buf_bytes(&to->content), to->content.len - strlen(key), strlen(key));
+    }
     return to;
 }
 
@@ -197,11 +191,21 @@ static void put_bytes(struct taskmill_params *p, const char *key, const void *va
         msgpack_put_bin(&to->content, bytes_of(value, len));
 }
 
+/* The containers around the next value: the outer map and args or kwargs are two. */
+static int depth(const struct taskmill_params *p)
+{
+    return 2 + (int)p->open_count;
+}
+
+static void too_deep(struct taskmill_params *p)
+{
+    mistake(p, ERR_TOO_LARGE, "they nest deeper than %d, the outer two included", PARAMS_DEPTH_MAX);
+}
+
 static void open_container(struct taskmill_params *p, const char *key, bool is_map)
 {
-    /* The outer map and args or kwargs are two levels of the packed value. */
-    if (p->open_count + 2 >= PARAMS_DEPTH_MAX)
-        mistake(p, ERR_TOO_LARGE, "parameters nest deeper than %d", PARAMS_DEPTH_MAX);
+    if (depth(p) == PARAMS_DEPTH_MAX)
+        too_deep(p);
     if (place(p, key) == NULL)
         return;
     if (p->open_count == p->open_cap) {
@@ -229,7 +233,7 @@ void taskmill_params_end(struct taskmill_params *p)
     else
         msgpack_put_array(&to->content, closed.count);
     buf_append(&to->content, closed.content.ptr, closed.content.len);
-    buf_free(&closed.content);
+    free_container(&closed);
 }
 
 int params_pack(const struct taskmill_params *p, struct buf *out)
@@ -243,7 +247,7 @@ int params_pack(const struct taskmill_params *p, struct buf *out)
     if (p->open_count != 0)
         return error_set(ERR_STATE, "parameters: taskmill_params_end is missing (%zu open)",
                          p->open_count);
-    if (p->packed.len != 0) {
+    if (p->from_json) {
         buf_append(out, p->packed.ptr, p->packed.len);
         return 0;
     }
@@ -260,8 +264,14 @@ int params_pack(const struct taskmill_params *p, struct buf *out)
 static void put_value(struct taskmill_params *p, const char *key,
                       const struct taskmill_value *value)
 {
-    struct container *to = place(p, key);
+    struct msgpack_reader reader = {value->ptr, value->ptr + value->len};
+    struct container *to;
+    const char *why;
 
+    /* A value out of a call is whole: only its depth can be wrong. */
+    if (msgpack_skip_inside(&reader, depth(p), &why) != 0)
+        too_deep(p);
+    to = place(p, key);
     if (to != NULL)
         buf_append(&to->content, value->ptr, value->len);
 }

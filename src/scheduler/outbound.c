@@ -82,11 +82,8 @@ static int add_run(struct outbound *outbound, struct taskmill_bulk *bulk,
     struct taskmill_params *params = NULL;
     int rv;
 
-    if (entry->params != NULL) {
+    if (entry->params != NULL)
         params = taskmill_params_from_json(entry->params);
-        if (params == NULL)
-            return err_set(why, ERR_INVALID, "%s", taskmill_last_error());
-    }
     rv = taskmill_bulk_add_with(bulk, entry->namespace, entry->task, params, &options);
     return rv == 0 ? 0 : err_set(why, rv, "%s", taskmill_last_error());
 }

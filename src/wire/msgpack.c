@@ -207,9 +207,15 @@ static struct open_container open_container(const struct msgpack_value *head)
 
 int msgpack_skip(struct msgpack_reader *reader, const char **why)
 {
+    return msgpack_skip_inside(reader, 0, why);
+}
+
+int msgpack_skip_inside(struct msgpack_reader *reader, int outer, const char **why)
+{
     struct open_container open[PARAMS_DEPTH_MAX];
     struct msgpack_value value;
     int depth = 0;
+    assert(outer >= 0 && outer <= PARAMS_DEPTH_MAX);
     do {
         int rv = msgpack_read(reader, &value, why);
         if (rv < 0)
@@ -220,7 +226,7 @@ int msgpack_skip(struct msgpack_reader *reader, const char **why)
         if (depth > 0)
             open[depth - 1].missing--;
         if (value.type == MSGPACK_ARRAY || value.type == MSGPACK_MAP) {
-            if (depth == PARAMS_DEPTH_MAX)
+            if (outer + depth == PARAMS_DEPTH_MAX)
                 return pb_fault(why, "parameters are nested too deeply");
             open[depth++] = open_container(&value);
         }

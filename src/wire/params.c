@@ -5,7 +5,7 @@
 
 #include "wire/pb.h"
 
-/* Reads one value whole; *packed is where it stood. */
+/* Reads one value of the outer map whole; *packed is where it stood. */
 static int take_value(struct msgpack_reader *reader, struct msgpack_value *head,
                       struct bytes *packed, const char **why)
 {
@@ -13,7 +13,7 @@ static int take_value(struct msgpack_reader *reader, struct msgpack_value *head,
     const uint8_t *start = reader->pos;
     int rv = msgpack_read(reader, head, why);
     if (rv == 0)
-        rv = msgpack_skip(&whole, why);
+        rv = msgpack_skip_inside(&whole, 1, why);
     if (rv < 0)
         return rv;
     *reader = whole;

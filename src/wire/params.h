@@ -12,7 +12,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 
-#define PARAMS_DEPTH_MAX        512
+#define PARAMS_DEPTH_MAX        1024 /* containers, the outer map included: what Python unpacks */
 #define PARAMS_UNCOMPRESSED_MAX (64u << 20) /* refuse zstd frames that claim more */
 #define PARAMS_COMPRESS_ABOVE   3000000u    /* packed bytes; strictly more is compressed */
 #define PARAMS_ZSTD_LEVEL       3
@@ -50,6 +50,8 @@ int msgpack_read(struct msgpack_reader *reader, struct msgpack_value *value, con
 /* Skips one whole value (iteratively, depth <= PARAMS_DEPTH_MAX). Keys of maps must be STR or BIN:
  * the Python worker reads no others. */
 int msgpack_skip(struct msgpack_reader *reader, const char **why);
+/* The same for a value inside of `outer` containers, which count; outer <= PARAMS_DEPTH_MAX. */
+int msgpack_skip_inside(struct msgpack_reader *reader, int outer, const char **why);
 
 /* Shortest encodings, as msgpack-python writes them. */
 void msgpack_put_nil(struct buf *out);
@@ -68,8 +70,9 @@ void msgpack_put_map(struct buf *out, uint32_t count);
  * wins, empty input is ERR_MALFORMED. */
 int params_open(struct bytes packed, struct bytes *args, struct bytes *kwargs, const char **why);
 
-/* {"args": [...], "kwargs": {...}} as compact JSON text appended to out, and back. `json` may hold
- * other keys, which are ignored. ERR_MALFORMED, ERR_UNSUPPORTED (ext type, map key of type BIN). On
+/* {"args": [...], "kwargs": {...}} as compact JSON text appended to out, and back. Recursive, so
+ * PARAMS_DEPTH_MAX is what bounds their stack: measured, 200 KiB. `json` may hold other keys, which
+ * are ignored. ERR_MALFORMED, ERR_UNSUPPORTED (ext type, map key of type BIN). On
  * failure nothing is appended. */
 int params_to_json(struct bytes packed, struct buf *out, const char **why);
 int params_from_json(struct bytes json, struct buf *packed, const char **why);

@@ -31,6 +31,9 @@
 #define MARK_FLOAT   "$float"
 #define MARK_INTEGER "\x01"
 
+/* Inside of args or kwargs: these and the outer map. */
+#define OUTER_DEPTH 2
+
 static int unsupported(const char **why, const char *text)
 {
     *why = text;
@@ -402,6 +405,7 @@ static bool put_mark(json_t *object, struct buf *packed)
     return false;
 }
 
+/* `depth` counts the containers around the value, or up to this one. */
 static int put_packed(json_t *value, int depth, struct buf *packed, const char **why);
 
 static int put_packed_array(json_t *array, int depth, struct buf *packed, const char **why)
@@ -410,7 +414,7 @@ static int put_packed_array(json_t *array, int depth, struct buf *packed, const 
     assert(count <= UINT32_MAX);
     msgpack_put_array(packed, (uint32_t)count);
     for (size_t i = 0; i < count; i++) {
-        int rv = put_packed(json_array_get(array, i), depth + 1, packed, why);
+        int rv = put_packed(json_array_get(array, i), depth, packed, why);
         if (rv < 0)
             return rv;
     }
@@ -426,7 +430,7 @@ static int put_packed_object(json_t *object, int depth, struct buf *packed, cons
          entry = json_object_iter_next(object, entry)) {
         const char *key = json_object_iter_key(entry);
         msgpack_put_str(packed, bytes_of(key, json_object_iter_key_len(entry)));
-        int rv = put_packed(json_object_iter_value(entry), depth + 1, packed, why);
+        int rv = put_packed(json_object_iter_value(entry), depth, packed, why);
         if (rv < 0)
             return rv;
     }
@@ -461,8 +465,8 @@ static int put_packed(json_t *value, int depth, struct buf *packed, const char *
     }
     if (depth == PARAMS_DEPTH_MAX)
         return pb_fault(why, "JSON is nested too deeply");
-    return json_is_array(value) ? put_packed_array(value, depth, packed, why)
-                                : put_packed_object(value, depth, packed, why);
+    return json_is_array(value) ? put_packed_array(value, depth + 1, packed, why)
+                                : put_packed_object(value, depth + 1, packed, why);
 }
 
 static const char *json_fault(const json_error_t *error)
@@ -496,14 +500,14 @@ static int put_packed_params(json_t *root, struct buf *packed, const char **why)
     msgpack_put_str(packed, bytes_str("args"));
     int rv = 0;
     if (args)
-        rv = put_packed_array(args, 0, packed, why);
+        rv = put_packed_array(args, OUTER_DEPTH, packed, why);
     else
         msgpack_put_array(packed, 0);
     if (rv < 0)
         return rv;
     msgpack_put_str(packed, bytes_str("kwargs"));
     if (kwargs)
-        return put_packed_object(kwargs, 0, packed, why);
+        return put_packed_object(kwargs, OUTER_DEPTH, packed, why);
     msgpack_put_map(packed, 0);
     return 0;
 }

@@ -17,7 +17,7 @@ from harness.cache import ROOT
 from mutate import Generator
 
 COUNT = 60000
-DEPTH_MAX = 512
+DEPTH_MAX = 1024
 TO_JSON, FROM_JSON, COMPRESS, DECOMPRESS = range(4)
 INTEGERS = [0, 1, -1, 31, 32, -32, -33, 127, 128, -128, -129, 255, 256, 2**15, -2**15, -2**15 - 1, 2**16 - 1,
             2**16, 2**31, -2**31, -2**31 - 1, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -2**63]
@@ -177,7 +177,7 @@ def test_mutated_bytes_are_read_as_python_reads_them():
     b"{\"args\": [18446744073709551616]}", b"{\"args\": [-9223372036854775809]}", b"{\"args\": [1e999]}",
     b"{\"args\": [09999999999999999999]}", b"{\"args\": [NaN]}", b"{\"args\": [\"\\ud800\"]}",
     b"{\"args\": [\"\xff\"]}", b"{} {}", b"{\"args\": [\"\x01\"]}", b"{\"args\": [1,]}",
-    b"{\"args\": " + b"[" * 600 + b"]" * 600 + b"}", b"{\"args\": " + b"[" * 100000])
+    b"{\"args\": " + b"[" * 1024 + b"]" * 1024 + b"}", b"{\"args\": " + b"[" * 100000])
 def test_bad_json_is_refused(text):
     ((ok, why),) = oracle([(FROM_JSON, text)])
     assert not ok and why
@@ -200,18 +200,29 @@ def test_json_forms(text, expected):
     assert ok and msgpack.unpackb(packed) == expected
 
 
-def nested(levels):
-    value = 1
-    for _ in range(levels):
-        value = [value]
-    return value
+def nested(key, levels):
+    """{key: so many containers inside each other}, packed and as JSON; Python's json gives up much earlier."""
+    head, opening, closing = (b"\x81\xa1k", b'{"k":', b"}") if key == "kwargs" else (b"\x91", b"[", b"]")
+    packed = b"\x81" + msgpack.packb(key) + head * levels + b"\x01"
+    return packed, b'{"%s":%s1%s}' % (key.encode(), opening * levels, closing * levels)
 
 
-def test_depth_limit():
-    fits, too_deep = (msgpack.packb({"args": nested(n), "kwargs": {}}) for n in (DEPTH_MAX, DEPTH_MAX + 1))
-    (ok, text), (deeper, why) = oracle([(TO_JSON, fits), (TO_JSON, too_deep)])
-    assert ok and text.count(b"[") == DEPTH_MAX
+@pytest.mark.parametrize("key", ["args", "kwargs", "other"])
+def test_depth_limit(key):
+    """What Python unpacks, we take and write; what it does not, we refuse both ways. The map around counts."""
+    (fits, text), (too_deep, deeper_text) = (nested(key, n) for n in (DEPTH_MAX - 1, DEPTH_MAX))
+    assert python_reads(fits) is not None and python_reads(too_deep) is None
+    (ok, ours), (deeper, why) = oracle([(TO_JSON, fits), (TO_JSON, too_deep)])
+    assert ok and (text[1:-1] in ours or key == "other")
     assert not deeper and b"nested" in why
+    (ok, ours), (deeper, why) = oracle([(FROM_JSON, text), (FROM_JSON, deeper_text)])
+    assert ok and same_packed(python_reads(ours), python_reads(fits))
+    assert key == "other" or (not deeper and b"nested" in why)
+
+
+def same_packed(a, b):
+    """Python's == is recursive and gives up, too."""
+    return msgpack.packb(a) == msgpack.packb(b)
 
 
 def test_zstd_both_ways():

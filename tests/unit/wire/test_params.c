@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wire/params.h"
 
+#include <pthread.h>
+
 #include "hexed.h"
+
+/* A quarter of what a main thread has by default; also enough for frames that a sanitizer has
+ * made three times as large. */
+#define STACK_BYTES (2 << 20)
 
 /* args [1], kwargs {k: 2}: spec/client.md 0 */
 #define VECTOR "82a4617267739101a66b776172677381a16b02"
@@ -171,7 +177,7 @@ static void test_bad_json(void **state)
 static void test_json_depth(void **state)
 {
     (void)state;
-    for (size_t levels = PARAMS_DEPTH_MAX - 1; levels <= PARAMS_DEPTH_MAX + 1; levels++) {
+    for (size_t levels = 1022; levels <= 1024; levels++) { /* and the outer map */
         struct buf json = {0}, packed = {0};
         const char *why;
         buf_append_str(&json, "{\"args\":");
@@ -181,13 +187,51 @@ static void test_json_depth(void **state)
             buf_append_byte(&json, ']');
         buf_append_byte(&json, '}');
         int rv = params_from_json(buf_bytes(&json), &packed, &why);
-        assert_int_equal(rv, levels <= PARAMS_DEPTH_MAX ? 0 : ERR_MALFORMED);
+        assert_int_equal(rv, levels < 1024 ? 0 : ERR_MALFORMED);
         buf_clear(&json);
         if (rv == 0)
             assert_int_equal(params_to_json(buf_bytes(&packed), &json, &why), 0);
         buf_free(&json);
         buf_free(&packed);
     }
+}
+
+/* Through all that is recursive, both ways. */
+static void *deepest(void *arg)
+{
+    struct buf json = {0}, packed = {0};
+    struct bytes args, kwargs;
+    const char *why;
+
+    (void)arg;
+    msgpack_put_map(&packed, 1);
+    msgpack_put_str(&packed, bytes_str("kwargs"));
+    for (int i = 0; i < 1022; i++) {
+        msgpack_put_map(&packed, 1);
+        msgpack_put_str(&packed, bytes_str("k"));
+    }
+    msgpack_put_array(&packed, 0);
+    assert_int_equal(params_open(buf_bytes(&packed), &args, &kwargs, &why), 0);
+    assert_int_equal(params_to_json(buf_bytes(&packed), &json, &why), 0);
+    buf_clear(&packed);
+    assert_int_equal(params_from_json(buf_bytes(&json), &packed, &why), 0);
+    buf_free(&json);
+    buf_free(&packed);
+    return NULL;
+}
+
+/* The deepest parameters fit into a thread whose stack is smaller than usual. */
+static void test_stack(void **state)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(pthread_attr_init(&attributes), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, STACK_BYTES), 0);
+    assert_int_equal(pthread_create(&thread, &attributes, deepest, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    pthread_attr_destroy(&attributes);
 }
 
 static void test_zstd(void **state)
@@ -241,6 +285,7 @@ int main(void)
         cmocka_unit_test(test_json_unsupported),
         cmocka_unit_test(test_bad_json),
         cmocka_unit_test(test_json_depth),
+        cmocka_unit_test(test_stack),
         cmocka_unit_test(test_zstd),
         cmocka_unit_test(test_zstd_levels),
     };
