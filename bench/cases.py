@@ -28,6 +28,7 @@ IDLE_TASKS = 200
 # A worker process: its children, and its tasks of one round.
 WORKER_CHILDREN = 8
 WORKER_TASKS = 80000
+DISPATCHED = 500000
 WARMUP_SHARE = 0.2
 
 # The defaults but for these; the table's footnotes say why.
@@ -45,6 +46,10 @@ class Case:
 
 def _rate(figures):
     return f"{figures['tasks_per_s']:,.0f} tasks/s"
+
+
+def _dispatch_rate(figures):
+    return f"{figures['dispatch_per_s']:,.0f} tasks/s"
 
 
 def _latency(figures):
@@ -147,6 +152,18 @@ class Bench:
                 "server_cpu_us": server_us / tasks, "parent_cpu_us": parent_us / tasks,
                 "children_cpu_us": children_us / tasks}
 
+    def dispatch(self):
+        tasks = self.size(DISPATCHED)
+        topic = self._server().unique_topic("bench-dispatch")
+        try:
+            figures = load("dispatch", tasks=tasks, bootstrap=self._kafka.bootstrap, topic=topic)
+            found = sum(self._kafka.end_offsets(topic).values())
+        finally:
+            self._kafka.delete_topic(topic)
+        if found != 2 * tasks:
+            raise BenchError(f"2 x {tasks} tasks became {found} records")
+        return figures
+
     def drain_peer(self, log, workers):
         connections, streams, _ = WORKERS[workers]
         tasks = self.size(PEER_TASKS[log])
@@ -211,13 +228,15 @@ def make(only, folder, quick, stack, say):
     """The cases of the named parts, or of all."""
     bench = Bench(folder, quick, stack, say)
     found = []
-    parts = only or ("kafka", "embedded", "worker", "beanstalkd", "idle", "ingest")
+    parts = only or ("kafka", "embedded", "worker", "dispatch", "beanstalkd", "idle", "ingest")
     if "kafka" in parts:
         found += [Case(f"kafka {w}", 3, lambda w=w: bench.drain_kafka(w), _rate) for w in WORKERS]
     if "embedded" in parts:
         found.append(Case("embedded 24x8", 3, bench.drain_embedded, _rate))
     if "worker" in parts:
         found.append(Case(f"worker {WORKER_CHILDREN}", 3, bench.run_worker, _rate))
+    if "dispatch" in parts:
+        found.append(Case("dispatch", 3, bench.dispatch, _dispatch_rate))
     if "beanstalkd" in parts:
         found += [Case(f"beanstalkd {log} {w}", 3, lambda log=log, w=w: bench.drain_peer(log, w), _rate)
                   for log in ("fsync", "memory") for w in ("24", "24x8")]

@@ -18,6 +18,7 @@ static const char usage[] =
     "  drain      workers in a closed loop: GetTask, then SetTaskStatus with fetch_next_task\n"
     "  fill       enqueue tasks, through Enqueue or (--bootstrap, --topic) into Kafka\n"
     "  latency    time from enqueue to a waiting worker, one task at a time\n"
+    "  dispatch   send through the library into Kafka, then produce the same bytes without it\n"
     "  beanstalk  the same closed loop against beanstalkd: put all, then reserve and delete\n"
     "\n"
     "  --address HOST:PORT      server (127.0.0.1:50051)\n"
@@ -252,6 +253,7 @@ int main(int argc, char **argv)
     } commands[] = {{"drain", load_drain},
                     {"fill", load_fill},
                     {"latency", load_latency},
+                    {"dispatch", load_dispatch},
                     {"beanstalk", load_beanstalk}};
     struct load_options options = {.host = "127.0.0.1",
                                    .port = 50051,

@@ -26,6 +26,7 @@ int load_drain(const struct load_options *options);   /* closed loop of workers 
 int load_fill(const struct load_options *options);    /* producer: Kafka or Enqueue */
 int load_latency(const struct load_options *options); /* one task at a time into an idle broker */
 int load_beanstalk(const struct load_options *options);
+int load_dispatch(const struct load_options *options); /* the library beside librdkafka alone */
 
 /* Latencies in microseconds; percentiles are exact. */
 struct samples {

@@ -24,6 +24,8 @@ NOTES = {
     "worker 8": "Worker: started on 80,000 waiting tasks, with everything it does at start. Raw drain: the same "
                 "tasks, drained\n    by the load generator over one connection with 64 streams before, on the same "
                 "broker.",
+    "dispatch": "Sending: taskmill_send with .no_wait, then taskmill_flush; raw is librdkafka alone with the same "
+                "settings\n    and bytes, in the same round. Call us: CPU time of the sending thread, a task.",
     "ingest": "Rows from Kafka: store.max_pending_count 1,000,000, no worker.",
 }
 
@@ -84,6 +86,16 @@ def _worker(figures):
                      f"{mid(rounds, 'parent_cpu_us'):.1f}", f"{mid(rounds, 'children_cpu_us'):.1f}")]
 
 
+def _dispatch(figures):
+    rounds = figures.get("dispatch")
+    if not rounds:
+        return []
+    ratio = mid([{"ratio": it["dispatch_per_s"] / it["raw_per_s"]} for it in rounds], "ratio")
+    return [_heading("one thread that sends into Kafka", "tasks/s", "of raw", "call us", "raw call us"),
+            _heading(f"  messages of {rounds[0]['bytes']} bytes", f"{mid(rounds, 'dispatch_per_s'):,.0f}",
+                     f"{ratio:.2f}", f"{mid(rounds, 'call_us'):.2f}", f"{mid(rounds, 'raw_call_us'):.2f}")]
+
+
 def _rest(figures):
     lines = []
     for name, title in (("idle kafka", "through Kafka"), ("idle embedded", "through Enqueue, without Kafka")):
@@ -104,7 +116,8 @@ def _rest(figures):
 
 
 def render(figures, where, quick):
-    blocks = [block for block in (_drained(figures), _ratios(figures), _worker(figures), _rest(figures)) if block]
+    blocks = [block for block in (_drained(figures), _ratios(figures), _worker(figures), _dispatch(figures),
+                              _rest(figures)) if block]
     notes = [text for name, text in NOTES.items()
              if name in figures or (name == "taskmill" and any("beanstalkd" not in case for case in figures))]
     head = (f"{where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, load before {where['load_before']}, "

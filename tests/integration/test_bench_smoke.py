@@ -22,7 +22,7 @@ def run(*args, timeout_s=100):
 def test_help_names_every_part_and_an_example():
     done = run("--help")
     assert done.returncode == 0
-    for word in ("kafka", "embedded", "worker", "beanstalkd", "idle", "ingest", "--json", "--quick", "example:"):
+    for word in ("kafka", "embedded", "worker", "dispatch", "beanstalkd", "idle", "ingest", "--json", "--quick", "example:"):
         assert word in done.stdout
 
 
@@ -53,6 +53,16 @@ def test_quick_run_of_the_worker(tmp_path):
     assert round_of["tasks"] == 20000
     assert round_of["tasks_per_s"] > 0 and round_of["raw_per_s"] > 0
     assert round_of["parent_cpu_us"] > 0 and round_of["children_cpu_us"] > 0
+
+
+def test_quick_run_of_dispatch(tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("--quick", "--only", "dispatch", "--json", figures, "--folder", tmp_path / "bench")
+    assert done.returncode == 0, done.stderr
+    assert "one thread that sends into Kafka" in done.stdout
+    round_of, = json.loads(figures.read_text())["rounds"]["dispatch"]
+    assert round_of["tasks"] == 125000 and round_of["bytes"] > 100
+    assert all(round_of[key] > 0 for key in ("dispatch_per_s", "raw_per_s", "call_us", "raw_call_us"))
 
 
 def test_quick_run_of_two_parts(tmp_path):
