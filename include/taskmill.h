@@ -76,11 +76,13 @@ enum taskmill_error {
     TASKMILL_ERR_NOT_FOUND = -4,    /* not declared, or not in the parameters */
     TASKMILL_ERR_EXISTS = -5,       /* declared already */
     TASKMILL_ERR_FULL = -6,         /* the broker or the local queue takes no more now */
+    TASKMILL_ERR_IO = -8,           /* a file cannot be read */
     TASKMILL_ERR_TIMEOUT = -11,     /* unknown whether the task was sent */
     TASKMILL_ERR_UNAVAILABLE = -12, /* broker or Kafka cannot be reached */
     TASKMILL_ERR_DENIED = -14,      /* the broker refuses our signature */
     TASKMILL_ERR_UNSUPPORTED = -15,
-    TASKMILL_ERR_STATE = -17, /* not possible now */
+    TASKMILL_ERR_STATE = -17,  /* not possible now */
+    TASKMILL_ERR_SYSTEM = -18, /* the operating system has failed */
     /* Of eager mode, what the handler returned: */
     TASKMILL_ERR_FAILED = -100,
     TASKMILL_ERR_RETRY = -101

@@ -245,6 +245,7 @@ def tidy(context):
     for name in check_tidy.CHECKS:
         check(context, counts, name, ["scripts/check_tidy.py", name])
     check(context, counts, "compatibility", ["scripts/check_compatibility.py"])
+    check(context, counts, "manual of the library", ["scripts/check_man3.py"])
     check(context, counts, "format", ["scripts/format.sh", "--check"])
     scripts = ["dev", ".ci/run", "tests/integration/run", *sorted(
         str(path.relative_to(ROOT)) for path in (ROOT / "scripts").glob("*.sh"))]

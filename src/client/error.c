@@ -10,11 +10,13 @@ _Static_assert((int)TASKMILL_ERR_TOO_LARGE == ERR_TOO_LARGE, "codes");
 _Static_assert((int)TASKMILL_ERR_NOT_FOUND == ERR_NOT_FOUND, "codes");
 _Static_assert((int)TASKMILL_ERR_EXISTS == ERR_EXISTS, "codes");
 _Static_assert((int)TASKMILL_ERR_FULL == ERR_FULL, "codes");
+_Static_assert((int)TASKMILL_ERR_IO == ERR_IO, "codes");
 _Static_assert((int)TASKMILL_ERR_TIMEOUT == ERR_TIMEOUT, "codes");
 _Static_assert((int)TASKMILL_ERR_UNAVAILABLE == ERR_UNAVAILABLE, "codes");
 _Static_assert((int)TASKMILL_ERR_DENIED == ERR_DENIED, "codes");
 _Static_assert((int)TASKMILL_ERR_UNSUPPORTED == ERR_UNSUPPORTED, "codes");
 _Static_assert((int)TASKMILL_ERR_STATE == ERR_STATE, "codes");
+_Static_assert((int)TASKMILL_ERR_SYSTEM == ERR_SYSTEM, "codes");
 
 static _Thread_local struct err_text last;
 

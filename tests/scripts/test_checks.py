@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import check_compatibility  # noqa: E402
 import check_man  # noqa: E402
+import check_man3  # noqa: E402
 import check_rooms  # noqa: E402
 import check_tidy  # noqa: E402
 import run_tests  # noqa: E402
@@ -29,6 +30,95 @@ class Manual(unittest.TestCase):
 
     def test_commands_are_the_words_at_the_left(self):
         self.assertEqual(check_man.commands("usage: x\n\n  send   a task\n    more\n"), {"send"})
+
+
+class ManualOfTheLibrary(unittest.TestCase):
+    HEADER = """#define TASKMILL_API __attribute__((x))
+struct taskmill_go_options {
+    size_t size;
+    const char *first, *second; /* TASKMILL_NOT: a comment */
+    int (*third)(void *arg, int n);
+};
+TASKMILL_API int taskmill_go_with(struct taskmill_app *app, int (*f)(int a, int b),
+                                  const struct taskmill_go_options *options);
+#define taskmill_go(app, f, ...) \\
+    taskmill_go_with(app, f, TASKMILL_OPTIONS_(taskmill_go_options, __VA_ARGS__))
+TASKMILL_API extern const int taskmill_number;
+"""
+    PAGE = """.Sh NAME
+.Nm taskmill_go ,
+.Nm taskmill_go_with ,
+.Nm taskmill_number
+.Nd test
+.Sh SYNOPSIS
+.Ft int
+.Fo taskmill_go
+.Fa "struct taskmill_app *app"
+.Fa "int (*f)(int a, int b)"
+.Fa "..."
+.Fc
+.Ft int
+.Fn taskmill_go_with "struct taskmill_app *app" "int (*f)(int a, int b)" "const struct taskmill_go_options *options"
+.Vt extern const int taskmill_number
+.Sh DESCRIPTION
+.It Va first , second
+.It Va third
+"""
+
+    def names(self, **pages):
+        declared = check_man3.declarations(self.HEADER)
+        return list(check_man3.compare_names(declared, {f"{name}.3": page for name, page in pages.items()}))
+
+    def test_a_page_that_agrees(self):
+        self.assertEqual(self.names(taskmill_go=self.PAGE), [])
+        self.assertEqual(list(check_man3.compare_words(self.HEADER, set(), {"x.3": self.PAGE})), [])
+
+    def test_every_function_is_in_one_page(self):
+        self.assertEqual(self.names(), [f"{name}: is in the SYNOPSIS of no page" for name in
+                                        ("taskmill_go", "taskmill_go_with", "taskmill_number")])
+        both = self.names(taskmill_go=self.PAGE, taskmill_two=self.PAGE)
+        self.assertEqual(both[0], "taskmill_go: is in the SYNOPSIS of taskmill_go.3 and taskmill_two.3")
+
+    def test_name_and_synopsis_have_the_same_names(self):
+        page = self.PAGE.replace(".Nm taskmill_number\n", "")
+        self.assertEqual(self.names(taskmill_go=page),
+                         ["taskmill_go.3: taskmill_number is in NAME or in SYNOPSIS, not in both"])
+
+    def test_what_the_header_does_not_have(self):
+        page = self.PAGE.replace("taskmill_number", "taskmill_gone")
+        self.assertEqual(self.names(taskmill_go=page),
+                         ["taskmill_go.3: taskmill.h has no taskmill_gone",
+                          "taskmill_number: is in the SYNOPSIS of no page"])
+
+    def test_types_are_those_of_the_header(self):
+        page = self.PAGE.replace('"int (*f)(int a, int b)" "const', '"int (*f)(int a)" "const')
+        [finding] = self.names(taskmill_go=page)
+        self.assertTrue(finding.startswith("taskmill_go.3: taskmill.h has it otherwise: .Ft int .Fo taskmill_go_with"))
+
+    def test_fields_and_constants(self):
+        page = self.PAGE.replace(" , second", "") + ".Dv TASKMILL_NO\n"
+        self.assertEqual(list(check_man3.compare_words(self.HEADER, {"TASKMILL_ENV"}, {"x.3": page})),
+                         ["taskmill.h: no page tells of the field second (Fa or Va)",
+                          "x.3: neither taskmill.h nor src/client has TASKMILL_NO"])
+
+    def test_sections_have_one_order(self):
+        self.assertEqual(len(list(check_man3.compare_sections({"taskmill_go.3": self.PAGE}))), 1)
+
+    def test_examples_are_compiled_as_they_are_read(self):
+        page = """.Sh EXAMPLES
+.Bd -literal -offset indent
+#include <taskmill.h>
+char back[] = "\\en";
+.Ed
+.Bd -literal
+int f(void) { return nothing; }
+.Ed
+.Sh SEE ALSO
+"""
+        good, bad = check_man3.examples(page)
+        self.assertIsNone(check_man3.compile_example(good))
+        self.assertIn('"\\n"', good)
+        self.assertIn("nothing", check_man3.compile_example(bad))
 
 
 class Rooms(unittest.TestCase):
