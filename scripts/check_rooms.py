@@ -24,9 +24,10 @@ MAY_USE = {
     "http": ["base"],
     "broker": ["base", "wire", "core", "store", "topic", "rpc", "http"],
     "client": ["base", "wire", "topic", "rpc"],
-    "worker": ["base", "wire", "rpc", "redis", "http", "client"],
+    "command": ["base", "wire", "client"],
+    "worker": ["base", "wire", "rpc", "redis", "http", "client", "command"],
     "scheduler": ["base", "wire", "rpc", "redis", "http", "client"],
-    "cli": ["base", "wire", "core", "store", "topic", "rpc", "redis", "http", "broker", "client", "worker", "scheduler"],
+    "cli": ["base", "wire", "core", "store", "topic", "rpc", "redis", "http", "broker", "client", "command", "worker", "scheduler"],
 }
 
 # Library header (prefix) -> rooms that own the library. One room owns it, so that replacing it is local.
@@ -40,8 +41,8 @@ LIBRARIES = {
     "hiredis/": ["redis"],
     "microhttpd.h": ["http"],
     "yaml.h": ["broker", "client", "worker", "scheduler", "cli"],
-    "jansson.h": ["wire", "broker", "client", "worker", "scheduler", "cli"],
-    "taskmill.h": ["client", "worker", "scheduler", "cli"],
+    "jansson.h": ["wire", "broker", "client", "command", "worker", "scheduler", "cli"],
+    "taskmill.h": ["client", "command", "worker", "scheduler", "cli"],
 }
 
 # The core is pure: events and a time in, effects out. It gets these and nothing that does I/O.

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "client/dispatch.h"
 #include "client/hooks.h"
-#include "worker/command_run.h"
+#include "command/run.h"
 #include "worker/frame.h"
 
 #define TARGET      "taskmill::worker"

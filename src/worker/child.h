@@ -5,7 +5,7 @@
 
 #include <stdatomic.h>
 
-#include "worker/command_process.h"
+#include "command/process.h"
 #include "worker/occupancy.h"
 #include "worker/once.h"
 #include "worker/tasks.h"

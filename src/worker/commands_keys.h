@@ -7,7 +7,7 @@
 #ifndef TASKMILL_WORKER_COMMANDS_KEYS_H
 #define TASKMILL_WORKER_COMMANDS_KEYS_H
 
-#include "worker/command.h"
+#include "command/command.h"
 #include "worker/commands_reader.h"
 
 #define COMMANDS_KEYS 17

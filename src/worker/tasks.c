@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "worker/command.h"
+#include "command/command.h"
 
 #define TARGET "taskmill::worker"
 

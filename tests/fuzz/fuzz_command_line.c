@@ -3,8 +3,8 @@
  * first byte says where the id ends; an answer that is taken must name exactly that task. */
 #include <stdlib.h>
 
-#include "worker/command_line.h"
-#include "worker/command_output.h"
+#include "command/line.h"
+#include "command/output.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "worker/command.h"
+#include "command/command.h"
 #include "worker/tasks.h"
 
 static int load(const char *text, struct tasks *tasks, struct err_text *why)

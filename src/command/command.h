@@ -6,10 +6,10 @@
  *
  * Everything that a new process needs is worked out here, before any fork: numbers of users and
  * groups, the environment, the paths at which the program may be. Between fork and exec there is
- * nothing left to look up (command_process.c).
+ * nothing left to look up (process.c).
  */
-#ifndef TASKMILL_WORKER_COMMAND_H
-#define TASKMILL_WORKER_COMMAND_H
+#ifndef TASKMILL_COMMAND_COMMAND_H
+#define TASKMILL_COMMAND_COMMAND_H
 
 #include <sys/types.h>
 
@@ -30,8 +30,8 @@
           * a child that did not, so much later */
 
 enum command_mode {
-    COMMAND_PROCESS,   /* one process a task (command_once.c) */
-    COMMAND_PERSISTENT /* one process for many (command_persistent.c) */
+    COMMAND_PROCESS,   /* one process a task (once.c) */
+    COMMAND_PERSISTENT /* one process for many (persistent.c) */
 };
 enum command_stdin { COMMAND_STDIN_JSON, COMMAND_STDIN_MSGPACK, COMMAND_STDIN_NONE };
 enum command_output { COMMAND_OUTPUT_LOG, COMMAND_OUTPUT_DISCARD, COMMAND_OUTPUT_INHERIT };

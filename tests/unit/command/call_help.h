@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A call of a task, for tests of what runs tasks. Include after cmocka.h. */
-#ifndef TESTS_WORKER_CALL_HELP_H
-#define TESTS_WORKER_CALL_HELP_H
+#ifndef TESTS_COMMAND_CALL_HELP_H
+#define TESTS_COMMAND_CALL_HELP_H
 
 #include "client/call.h"
 #include "client/params_build.h"

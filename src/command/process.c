@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "worker/command_process.h"
+#include "command/process.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "worker/command_line.h"
+#include "command/line.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
 
+#include "command/env.h"
 #include "wire/params.h"
-#include "worker/command_env.h"
 
 #define SHOWN_MAX 80 /* bytes of a wrong line in a message */
 

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "call_help.h"
-#include "worker/command_run.h"
+#include "command/run.h"
 
 /* Answers by a text in the line, and numbers its lines. `$$` in an error tells processes apart. */
 #define ANSWERS                                                                                \

@@ -6,12 +6,12 @@
  * The number of the group stands in memory that the worker's parent shares, from before the exec
  * until the leader is collected: a child that dies or is killed takes its commands along.
  */
-#ifndef TASKMILL_WORKER_COMMAND_PROCESS_H
-#define TASKMILL_WORKER_COMMAND_PROCESS_H
+#ifndef TASKMILL_COMMAND_PROCESS_H
+#define TASKMILL_COMMAND_PROCESS_H
 
 #include <stdatomic.h>
 
-#include "worker/command.h"
+#include "command/command.h"
 
 #define PROCESS_GROUPS_MAX 12 /* processes of one child at a time */
 #define PROCESS_PIPE       (-1)

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "call_help.h"
-#include "worker/command_run.h"
+#include "command/run.h"
 
 #define PARAMS "{\"args\":[1,\"x\"],\"kwargs\":{\"k\":{\"$bytes\":\"AA==\"}}}"
 

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "call_help.h"
-#include "worker/command_line.h"
+#include "command/line.h"
 
 static void test_task(void **state)
 {

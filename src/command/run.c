@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "worker/command_run.h"
+#include "command/run.h"
 
 #include <errno.h>
 #include <string.h>

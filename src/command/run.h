@@ -3,12 +3,12 @@
  * Runs tasks that are commands, in a worker's child, one after the other. The child is one of the
  * worker's, so one thread.
  */
-#ifndef TASKMILL_WORKER_COMMAND_RUN_H
-#define TASKMILL_WORKER_COMMAND_RUN_H
+#ifndef TASKMILL_COMMAND_RUN_H
+#define TASKMILL_COMMAND_RUN_H
 
 #include "client/call.h"
-#include "worker/command_output.h"
-#include "worker/command_process.h"
+#include "command/output.h"
+#include "command/process.h"
 
 #define COMMAND_LOG_TARGET "taskmill::command"
 
@@ -37,13 +37,13 @@ void runner_wait(struct runner *runner, int fd);
 
 /* --- inside ---------------------------------------------------------------------------------- */
 
-/* command_once.c, command_persistent.c */
+/* once.c, persistent.c */
 enum attempt_end once_run(struct runner *runner, const struct command *command,
                           struct taskmill_call *call, struct err_text *why);
 enum attempt_end persistent_run(struct runner *runner, const struct command *command,
                                 struct taskmill_call *call, struct err_text *why);
 
-/* command_run.c: the output of the task, from begin to end. */
+/* run.c: the output of the task, from begin to end. */
 void runner_begin_output(struct runner *runner, const struct command *command,
                          const struct taskmill_call *call);
 void runner_end_output(struct runner *runner, const struct taskmill_call *call);

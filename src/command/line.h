@@ -8,8 +8,8 @@
  *
  * What comes back was written by anybody's program: it is bounded and checked.
  */
-#ifndef TASKMILL_WORKER_COMMAND_LINE_H
-#define TASKMILL_WORKER_COMMAND_LINE_H
+#ifndef TASKMILL_COMMAND_LINE_H
+#define TASKMILL_COMMAND_LINE_H
 
 #include "client/call.h"
 #include "client/retry.h"

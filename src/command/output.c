@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "worker/command_output.h"
+#include "command/output.h"
 
 void output_begin(struct output *output, size_t limit, output_line_fn line, void *ctx)
 {

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "worker/command_output.h"
+#include "command/output.h"
 
 static void keep(void *ctx, struct bytes line)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One process for many tasks, one after the other: a line in, a line out (command_line.h).
+ * One process for many tasks, one after the other: a line in, a line out (line.h).
  *
  * A process belongs to one child of the worker and is started when the first of its tasks comes.
  * What happens when it misbehaves:
@@ -22,8 +22,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "worker/command_line.h"
-#include "worker/command_run.h"
+#include "command/line.h"
+#include "command/run.h"
 
 #define BACKOFF_MS     100
 #define BACKOFF_MAX_MS 5000

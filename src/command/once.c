@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "command/env.h"
+#include "command/run.h"
 #include "wire/params.h"
-#include "worker/command_env.h"
-#include "worker/command_run.h"
 
 /* --- stdin ----------------------------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "worker/command_env.h"
+#include "command/env.h"
 
 #include <inttypes.h>
 #include <jansson.h>

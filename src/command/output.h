@@ -4,8 +4,8 @@
  * many bytes of a stream; what goes beyond is read and counted, not kept. The end of the stream is
  * kept in any case: it says why a command failed.
  */
-#ifndef TASKMILL_WORKER_COMMAND_OUTPUT_H
-#define TASKMILL_WORKER_COMMAND_OUTPUT_H
+#ifndef TASKMILL_COMMAND_OUTPUT_H
+#define TASKMILL_COMMAND_OUTPUT_H
 
 #include "base/bytes.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The environment of one task's process: that of the command, and what is special to the task. */
-#ifndef TASKMILL_WORKER_COMMAND_ENV_H
-#define TASKMILL_WORKER_COMMAND_ENV_H
+#ifndef TASKMILL_COMMAND_ENV_H
+#define TASKMILL_COMMAND_ENV_H
 
 #include "client/call.h"
-#include "worker/command.h"
+#include "command/command.h"
 
 struct task_env {
     char **all; /* ends with NULL; the first `own` entries are the task's, the others borrowed */
