@@ -21,10 +21,10 @@ class Worker:
     """Dies with the test. Its folder holds tasks.yml (from `commands`) and the log. Without hosts, the
     arguments name them."""
 
-    def __init__(self, folder, hosts, commands=None, modules=(), arguments=(), env=None):
+    def __init__(self, folder, hosts, commands=None, modules=(), arguments=(), env=None, program_path=None):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        argv = [program(), "worker"]
+        argv = [program_path or program(), "worker"]
         if hosts:
             argv += ["--rpc-host-list", ",".join(hosts)]
         for module in modules:
