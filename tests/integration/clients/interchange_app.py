@@ -143,7 +143,7 @@ def application(hook):
     if "INTERCHANGE_REDIS" in os.environ:
         options["at_most_once_store"] = Once(int(os.environ["INTERCHANGE_REDIS"]))
     made = TaskbrokerApp(name=NAME, producer_factory=producer, context_hooks=[hook], **options)
-    made.set_config({"rpc_secret": os.environ.get("INTERCHANGE_SECRETS")})
+    made.set_config({"rpc_secret": os.environ.get("INTERCHANGE_SECRETS"), "at_most_once_timeout": 600})
     made.set_modules(["clients.interchange_app"])
     return made
 
