@@ -212,6 +212,32 @@ static void test_default_application(void **state)
 }
 
 /* Each with a word of the message. */
+/* Brokers may hold canary tasks for each application; the worker's own tasks are counted without.
+ */
+static void test_each_application_has_a_canary(void **state)
+{
+    struct tasks tasks;
+    struct err_text why = {{0}};
+    const struct task_def *task;
+
+    (void)state;
+    assert_int_equal(
+        load("{namespaces: {a: {tasks: {b: {command: [x]}}}}, application: one}", &tasks, &why), 0);
+    task = find(&tasks, "internal", "canary_task");
+    assert_non_null(task);
+    assert_non_null(task->handler);
+    assert_string_equal(task->ns->app->name, "one");
+    assert_null(find(&tasks, "internal", "other"));
+    assert_null(tasks_find(&tasks, "two", bytes_str("internal"), bytes_str("canary_task")));
+    assert_int_equal(tasks_count(&tasks), 1);
+    assert_int_equal(tasks.application_count, 1);
+    tasks_free(&tasks);
+    assert_int_equal(load("namespaces: {a: {tasks: {}}}", &tasks, &why), 0);
+    assert_int_equal(tasks.application_count, 0);
+    assert_int_equal(tasks_count(&tasks), 0);
+    tasks_free(&tasks);
+}
+
 static void test_mistakes(void **state)
 {
     static const struct {
@@ -305,10 +331,13 @@ static void test_missing_file(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_everything),     cmocka_unit_test(test_levels),
-        cmocka_unit_test(test_shared_command), cmocka_unit_test(test_default_application),
-        cmocka_unit_test(test_mistakes),       cmocka_unit_test(test_missing_file)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_everything),
+                                       cmocka_unit_test(test_levels),
+                                       cmocka_unit_test(test_shared_command),
+                                       cmocka_unit_test(test_default_application),
+                                       cmocka_unit_test(test_each_application_has_a_canary),
+                                       cmocka_unit_test(test_mistakes),
+                                       cmocka_unit_test(test_missing_file)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
