@@ -71,14 +71,19 @@ static void encode(const struct activation_source *source, struct bytes params, 
         mem_free(headers);
 }
 
+/* All but parameters and headers; should the names be longer, the buffer grows. */
+#define MOST_FIELDS 256
+
 int activation_build(const struct activation_source *source, struct buf *out)
 {
     struct buf params = {0};
     bool compressed;
     int rv = encode_params(source, &params, &compressed);
 
-    if (rv == 0)
+    if (rv == 0) {
+        buf_reserve(out, params.len + source->headers->bytes + MOST_FIELDS);
         encode(source, buf_bytes(&params), compressed, out);
+    }
     buf_free(&params);
     return rv;
 }

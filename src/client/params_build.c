@@ -28,9 +28,9 @@ struct taskmill_params {
     struct container *open; /* a stack */
     size_t open_count, open_cap;
     bool from_json;
-    struct buf packed; /* from JSON: the whole, and the rest is unused */
-    int code;          /* the first mistake */
-    struct err_text why;
+    struct buf packed;    /* from JSON: the whole, and the rest is unused */
+    int code;             /* the first mistake */
+    struct err_text *why; /* of that; it is large, and seldom needed */
 };
 
 struct taskmill_params *taskmill_params_new(void)
@@ -57,6 +57,7 @@ void taskmill_params_free(struct taskmill_params *p)
     free_container(&p->args);
     free_container(&p->kwargs);
     buf_free(&p->packed);
+    mem_free(p->why);
     mem_free(p);
 }
 
@@ -68,8 +69,9 @@ __attribute__((format(printf, 3, 4))) static void mistake(struct taskmill_params
     if (p->code != 0)
         return;
     p->code = code;
+    p->why = mem_alloc(sizeof *p->why);
     va_start(ap, fmt);
-    err_setv(&p->why, code, fmt, ap);
+    err_setv(p->why, code, fmt, ap);
     va_end(ap);
 }
 
@@ -243,7 +245,7 @@ int params_pack(const struct taskmill_params *p, struct buf *out)
     if (p == NULL)
         p = &none;
     if (p->code != 0)
-        return error_set(p->code, "parameters: %s", p->why.s);
+        return error_set(p->code, "parameters: %s", p->why->s);
     if (p->open_count != 0)
         return error_set(ERR_STATE, "parameters: taskmill_params_end is missing (%zu open)",
                          p->open_count);
@@ -289,7 +291,7 @@ void taskmill_params_kw_value(struct taskmill_params *p, const char *key,
 
 int taskmill_params_check(const struct taskmill_params *p)
 {
-    return p->code != 0 ? error_set(p->code, "parameters: %s", p->why.s) : 0;
+    return p->code != 0 ? error_set(p->code, "parameters: %s", p->why->s) : 0;
 }
 
 void taskmill_params_null(struct taskmill_params *p)
