@@ -398,18 +398,45 @@ size_t taskmill_value_count(const struct taskmill_value *value)
     return head.count;
 }
 
+/* The one that is in this container, or one at its front in place of the one that was used longest
+ * ago. It becomes the first. */
+static struct call_cursor *cursor_of(const struct taskmill_value *container,
+                                     struct msgpack_reader first)
+{
+    struct call_cursor *cursors = container->call->cursors;
+    struct call_cursor found = {.container = container->ptr, .reader = first};
+    size_t i = 0;
+
+    while (i < CALL_CURSORS - 1 && cursors[i].container != container->ptr)
+        i++;
+    if (cursors[i].container == container->ptr)
+        found = cursors[i];
+    memmove(&cursors[1], &cursors[0], i * sizeof *cursors);
+    cursors[0] = found;
+    return &cursors[0];
+}
+
 /* Value number `index` of those that a container's encoding lists: a map has its keys among them.
  */
-static int nth_value(const struct taskmill_value *container, struct msgpack_reader reader,
+static int nth_value(const struct taskmill_value *container, struct msgpack_reader first,
                      size_t index, struct taskmill_value *out)
 {
+    struct call_cursor *cursor = cursor_of(container, first);
     struct taskmill_value item = {0};
     int rv = 0;
 
-    for (size_t i = 0; i <= index && rv == 0; i++)
-        rv = take_value(container->call, &reader, &item);
+    if (cursor->index > index) {
+        cursor->reader = first;
+        cursor->index = 0;
+    }
+    while (rv == 0 && cursor->index <= index) {
+        rv = take_value(container->call, &cursor->reader, &item);
+        cursor->index++;
+    }
     if (rv == 0)
         *out = item;
+    else
+        cursor->container = NULL;
     return rv;
 }
 

@@ -363,8 +363,13 @@ int taskmill_task_with(struct taskmill_namespace *ns, const char *name, taskmill
 
 int taskmill_child_start(struct taskmill_app *app, int (*start)(void *arg), void *arg)
 {
-    struct child_start *hook = mem_zalloc(sizeof *hook);
+    struct child_start *hook;
 
+    if (app == NULL)
+        return error_set(ERR_INVALID, "taskmill_child_start: the application is NULL");
+    if (start == NULL)
+        return fault(app, error_set(ERR_INVALID, "taskmill_child_start needs a function"));
+    hook = mem_zalloc(sizeof *hook);
     hook->start = start;
     hook->arg = arg;
     *app->child_starts_end = hook;

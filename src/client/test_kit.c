@@ -379,6 +379,12 @@ struct taskmill_app *taskmill_test_app(void (*init)(struct taskmill_app *app), c
         registry_app_free(app);
         return NULL;
     }
+    if (app->name[0] == '\0' && (name == NULL || name[0] == '\0')) {
+        error_set(ERR_INVALID,
+                  "taskmill_test_app: the module names no application, so the test must");
+        registry_app_free(app);
+        return NULL;
+    }
     if (app->name[0] == '\0') {
         mem_free(app->name);
         app->name = mem_strdup(name);

@@ -256,6 +256,47 @@ static void test_odd_parameters(void **state)
     assert_true(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why) < 0);
 }
 
+/* A walk that began at the front for each element would take hours. */
+static void test_a_walk_is_linear(void **state)
+{
+    enum { PAIRS = 300000 };
+    struct fixture *f = *state;
+    struct taskmill_call call;
+    struct taskmill_value all, pair, number;
+    struct err_text why;
+    struct buf packed = {0};
+    int64_t left, right, sum = 0;
+
+    buf_append(&packed,
+               "\x82\xa4"
+               "args"
+               "\x91\xdd\x00\x04\x93\xe0",
+               12);
+    for (int i = 0; i < PAIRS; i++)
+        buf_append(&packed, "\x92\x01\x02", 3);
+    buf_append(&packed,
+               "\xa6"
+               "kwargs"
+               "\x80",
+               8);
+    put_activation(&f->payload, "", buf_bytes(&packed), "none");
+    assert_int_equal(call_open(&call, f->app, f->task, buf_bytes(&f->payload), &why), 0);
+    assert_int_equal(taskmill_arg(&call, 0, &all), 0);
+    assert_int_equal(taskmill_value_count(&all), PAIRS);
+    for (size_t i = 0; i < PAIRS; i++) {
+        assert_int_equal(taskmill_value_at(&all, i, &pair), 0);
+        assert_int_equal(taskmill_value_at(&pair, 1, &number), 0);
+        assert_int_equal(taskmill_value_int(&number, &right), 0);
+        assert_int_equal(taskmill_value_at(&pair, 0, &number), 0); /* back */
+        assert_int_equal(taskmill_value_int(&number, &left), 0);
+        sum += 10 * left + right;
+    }
+    assert_int_equal(sum, 12 * PAIRS);
+    assert_int_equal(taskmill_value_at(&all, PAIRS, &pair), TASKMILL_ERR_NOT_FOUND);
+    call_close(&call);
+    buf_free(&packed);
+}
+
 /* An old client that sends no msgpack: base64 of the zstd frame of the JSON. */
 static void test_compressed_json(void **state)
 {
@@ -289,6 +330,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_containers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_keys, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_facts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_walk_is_linear, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_odd_parameters, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_compressed_json, set_up, tear_down)};
 

@@ -59,6 +59,8 @@ static void test_refused(void **state)
     assert_non_null(strstr(app->fault.s, "declared twice"));
     assert_int_equal(taskmill_task(ns, "", NULL), TASKMILL_ERR_INVALID);
     assert_int_equal(taskmill_task(NULL, "u", NULL), TASKMILL_ERR_INVALID);
+    assert_int_equal(taskmill_child_start(NULL, NULL, NULL), TASKMILL_ERR_INVALID);
+    assert_int_equal(taskmill_child_start(app, NULL, NULL), TASKMILL_ERR_INVALID);
     assert_int_equal(taskmill_task(ns, "v", NULL, .at_most_once = true, .retry = {.times = 2}),
                      TASKMILL_ERR_INVALID);
     assert_null(taskmill_namespace(app, "internal"));

@@ -101,6 +101,22 @@ static void assert_refused(int rv, int code, const char *text)
     assert_non_null(strstr(taskmill_last_error(), text));
 }
 
+static void nothing(struct taskmill_app *app)
+{
+    (void)app;
+}
+
+static void test_app_without_a_name(void **state)
+{
+    struct taskmill_app *app = taskmill_test_app(nothing, "given");
+
+    (void)state;
+    assert_non_null(app);
+    taskmill_app_free(app);
+    assert_null(taskmill_test_app(nothing, NULL));
+    assert_non_null(strstr(taskmill_last_error(), "names no application"));
+}
+
 static void test_run(void **state)
 {
     struct taskmill_app *app = taskmill_test_app(init, "unused");
@@ -198,7 +214,8 @@ static void test_capture(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_run), cmocka_unit_test(test_eager),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_app_without_a_name),
+                                       cmocka_unit_test(test_run), cmocka_unit_test(test_eager),
                                        cmocka_unit_test(test_capture)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
