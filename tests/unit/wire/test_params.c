@@ -257,6 +257,32 @@ static void test_zstd(void **state)
     buf_free(&plain);
 }
 
+/* One frame of level 3, with its content size and no checksum. */
+static void test_zstd_frame(void **state)
+{
+    (void)state;
+    struct buf plain = {0}, frame = {0}, third = {0}, high = {0};
+    const char *why;
+    for (unsigned i = 0; i < 20000; i++)
+        buf_printf(&plain, "%u,", i * i % 977);
+    struct bytes text = buf_bytes(&plain);
+    assert_int_equal(params_compress(text, &frame, &why), 0);
+    assert_int_equal(params_compress_at(text, 3, &third, &why), 0);
+    assert_int_equal(params_compress_at(text, 19, &high, &why), 0);
+    assert_true(bytes_equal(buf_bytes(&frame), buf_bytes(&third)));
+    assert_false(bytes_equal(buf_bytes(&frame), buf_bytes(&high)));
+    assert_bytes_hex(bytes_of(frame.ptr, 4), "28b52ffd");
+    assert_int_equal(frame.ptr[4] >> 6, 2);      /* the size takes 4 bytes */
+    assert_int_equal(frame.ptr[4] & 0x07, 0);    /* no checksum, no dictionary */
+    assert_int_equal(frame.ptr[4] & 0x20, 0x20); /* one segment: the size follows at once */
+    uint32_t size = frame.ptr[5] | frame.ptr[6] << 8 | frame.ptr[7] << 16;
+    assert_int_equal(size, text.len);
+    buf_free(&plain);
+    buf_free(&frame);
+    buf_free(&third);
+    buf_free(&high);
+}
+
 static void test_zstd_levels(void **state)
 {
     (void)state;
@@ -287,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_json_depth),
         cmocka_unit_test(test_stack),
         cmocka_unit_test(test_zstd),
+        cmocka_unit_test(test_zstd_frame),
         cmocka_unit_test(test_zstd_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
