@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/cli_tls.h"
+#include "client/names.h"
 
 static const char help[] =
     "usage: taskmill send NAMESPACE:TASK [VALUE...] [NAME=VALUE...] [OPTIONS]\n"
@@ -72,6 +73,7 @@ struct request {
     const char *application, *json;
     char *namespace, *task;  /* copies of the two halves of the first word */
     struct buf args, kwargs; /* JSON lists without their brackets */
+    struct names names;      /* in kwargs */
     struct taskmill_header *headers;
     size_t header_count;
     struct taskmill_app_options app;
@@ -117,18 +119,23 @@ static size_t name_len(const char *word)
     return word[len] == '=' && !isdigit((unsigned char)word[0]) ? len : 0;
 }
 
-static void take_word(struct request *request, const char *word)
+static int take_word(const struct cli_args *args, struct request *request)
 {
+    const char *word = args->value;
     size_t len = name_len(word);
     struct buf *out = len > 0 ? &request->kwargs : &request->args;
 
+    if (len > 0 && names_has(&request->names, buf_bytes(out), bytes_of(word, len)))
+        return cli_error(args, CLI_USAGE, "%.*s is given twice", (int)len, word);
     if (out->len > 0)
         buf_append_byte(out, ',');
     if (len > 0) {
         buf_printf(out, "\"%.*s\":", (int)len, word);
+        names_add(&request->names, buf_bytes(out), out->len - len - 2, len);
         word += len + 1;
     }
     append_value(out, word);
+    return CLI_OK;
 }
 
 static int take_target(const struct cli_args *args, struct request *request)
@@ -225,7 +232,7 @@ static int read_arguments(struct cli_args *args, struct request *request)
         else if (request->task == NULL)
             code = take_target(args, request);
         else
-            take_word(request, args->value);
+            code = take_word(args, request);
     }
     if (code == CLI_OK && request->task == NULL)
         return cli_error(args, CLI_USAGE, "needs NAMESPACE:TASK; taskmill send --help tells more");
@@ -308,5 +315,6 @@ int cmd_send(int argc, char **argv)
     mem_free(request.task);
     buf_free(&request.args);
     buf_free(&request.kwargs);
+    names_free(&request.names);
     return code == CLI_HELP ? CLI_OK : code;
 }

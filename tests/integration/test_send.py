@@ -108,6 +108,7 @@ def test_to_kafka(kafka):
     (["n:t", "--countdown", "soon"], 2, "whole number"),
     (["n:t", "--header", "x"], 2, "NAME=VALUE"),
     (["n:t", "--json", "{", ], 2, "JSON"),
+    (["n:t", "k=1", "other=1", "k=2"], 2, "k is given twice"),
     (["n:t", "1", "--json", "{}"], 2, "one or the other"),
     (["n:t", "--at-most-once", "--times", "2"], 1, "exclude each other"),
     (["n:t", "--rpc-host", "nowhere"], 1, "host:port"),
