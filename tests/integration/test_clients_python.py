@@ -118,7 +118,8 @@ def test_a_killed_child_brings_the_task_back(kafka, broker, example, tmp_path):
     it.send(("kill_on_first", ["k", str(tmp_path / "marker")], {}))
     it.wait_attempts({"k": [0, 0]})
     first, second = (moment for _, _, moment in it.runs()["k"])
-    assert 4 < second - first < 9, "the deadline is 5 s"
+    # 5 s from the claim, which on a busy machine is a while before the child begins.
+    assert 2 < second - first < 9, "the deadline is 5 s"
     wait_for(lambda: b.statuses() == {}, "an empty store")
 
 

@@ -162,7 +162,10 @@ def schema_of(pool, name):
     "OnAttemptsExceeded", "TaskActivationStatus"])
 def test_proto_text_equals_the_reference_schema(name):
     full = f"sentry_protos.taskbroker.v1.{name}"
-    assert schema_of(schema(), full) == schema_of(pb.DESCRIPTOR.pool, full)
+    ours = schema_of(schema(), full)
+    if not name.endswith(("Status", "Exceeded")):  # our extensions: wire/test_proto.py has them all
+        ours = {field: about for field, about in ours.items() if about[0] < 2001}
+    assert ours == schema_of(pb.DESCRIPTOR.pool, full)
 
 
 def test_producer_messages_are_those_that_enqueue_uses():

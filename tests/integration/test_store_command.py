@@ -407,7 +407,8 @@ def test_weakness_32_large_batches(broker, tmp_path):
     """5,000 rows in one Enqueue, 5,000 reports in one call, 40,000 Retry rows at one start."""
     b = broker(config={**QUICK, "max_pending_count": 60000, "max_processing_count": 60000})
     with b.client() as client:
-        client.enqueue([activation("many") for _ in range(5000)], timeout_s=60)
+        # No deadline may pass while a busy machine claims one after the other.
+        client.enqueue([activation("many", deadline_s=600) for _ in range(5000)], timeout_s=60)
         tasks = [client.get_task(timeout_s=20) for _ in range(2500)]
         client.set_statuses([(task.id, COMPLETE) for task in tasks], timeout_s=60)
         assert b.statuses() == {"Pending": 2500}
