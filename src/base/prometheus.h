@@ -4,12 +4,14 @@
  *
  *   name        "taskmill_" and the family's name with "_" for everything but letters and digits;
  *               a counter also ends in "_total": grpc.request -> taskmill_grpc_request_total; or
- * the name that the family gives itself, as it stands value       in base units: what was counted
- * times the family's scale (seconds, bytes) histogram   _bucket, _sum, _count. The bounds (le) are
- * the same for every family, so that series can be added up: 2^n - 1 counted units for n = 1, 3, 5,
- * 7, 9, every n from 10 to 26, 28, 30 and 32; the registry has a bucket that ends at each of them,
- * so the numbers are exact label       value in UTF-8; a byte that is none is shown as \xNN (its
- * backslash escaped as the format wants)
+ *               the name that the family gives itself, as it stands
+ *   value       in base units: what was counted times the family's scale (seconds, bytes)
+ *   histogram   _bucket, _sum, _count. The bounds (le) are the same for every family, so that
+ *               series can be added up: 2^n - 1 counted units for n = 1, 3, 5, 7, 9, every n from
+ *               10 to 26, 28, 30 and 32; the registry has a bucket that ends at each of them, so
+ *               the numbers are exact
+ *   label       value in UTF-8; a byte that is none is shown as \xNN (its backslash escaped as the
+ *               format wants)
  */
 #ifndef TASKMILL_BASE_PROMETHEUS_H
 #define TASKMILL_BASE_PROMETHEUS_H

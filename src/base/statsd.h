@@ -11,10 +11,10 @@
  *   counter    what was added since the last export; 0 too
  *   gauge      the value
  *   histogram  what was observed since the last export: one line for each bucket that has something
- *              new (of type h, or of the type the family names: d, ms), with |@rate when it is n >
- * 1 observations (1/n, so that a server that takes the integer part of 1/rate counts n). Count and
- * sum are exact; a value is placed inside its bucket, so it is off by at most 1/8; a lone one is
- * exact.
+ *              new (of type h, or of the type the family names: d, ms), with |@rate when it is
+ *              n > 1 observations (1/n, so that a server that takes the integer part of 1/rate
+ *              counts n). Count and sum are exact; a value is placed inside its bucket, so it is
+ *              off by at most 1/8; a lone one is exact.
  *
  * Values are multiplied by the family's scale and written without exponent. In tag values a comma,
  * a bar and control characters become '_', in keys also a colon: no name can break a line.

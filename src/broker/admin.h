@@ -6,7 +6,8 @@
  *   /healthz      200 while the process lives and its engine turns, else 503; like gRPC health,
  *                 except that it is 200 during start and drain: nothing is wrong then
  *   /readyz       200 while the broker takes calls: from the end of the start until the drain
- * begins /status.json  what it is doing (status.h)
+ *                 begins
+ *   /status.json  what it is doing (status.h)
  *
  * A 503 is one line that says why. The port has one thread and never waits for the engine: it reads
  * copies and counters. http/http.h has the bounds. Nothing is authenticated or encrypted: bind it

@@ -4,8 +4,9 @@
  * it is an activation like any other: a retry of it leaves for the retry topic, which is never raw.
  *
  *   parameters_bytes   msgpack {"args": [bin(message)], "kwargs": {}}, in a zstd frame unless told
- * not to headers            those of the message that are text, in their order; of two with one
- * name the later one counts, as in every protobuf map, so they need not be searched
+ *                      not to
+ *   headers            those of the message that are text, in their order; of two with one name the
+ *                      later one counts, as in every protobuf map, so they need not be searched
  */
 #include "broker/intake.h"
 

@@ -11,7 +11,8 @@
  *                                  meter_set(...) for a gauge, meter_observe(...) for a histogram.
  *   3. With labels, seldom:        meter_add_tagged(meters, METER_KILLED,
  *                                      METER_TAGS(bytes_str(topic), taskname, bytes_str(match)),
- * 1); values in the order of the table. Costs a lock and a look-up.
+ *                                      1); values in the order of the table. Costs a lock and a
+ *                                  look-up.
  *   4. With labels, a hot path:    keep the series. One with values known at start: look it up
  *                                  once with meter_series() and use metric_add(). One with names
  *                                  from strangers: a struct meter_cache that belongs to one thread,

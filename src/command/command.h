@@ -25,9 +25,8 @@
 #define COMMAND_PATH_DEFAULT  "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define COMMAND_LIMIT_NONE    UINT64_MAX
 #define COMMAND_ENV_VALUE_MAX (100u << 10) /* Linux takes 128 KiB for each */
-#define COMMAND_DEADLINE_GRACE_MS                                     \
-    1000 /* the child ends a command at its deadline; the parent ends \
-          * a child that did not, so much later */
+/* The child ends a command at its deadline; the parent ends a child that did not, so much later. */
+#define COMMAND_DEADLINE_GRACE_MS 1000
 
 enum command_mode {
     COMMAND_PROCESS,   /* one process a task (once.c) */

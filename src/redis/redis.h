@@ -78,10 +78,11 @@ struct redis_reply {
  * Sends one command (its name and arguments, any bytes) and waits for the answer.
  *   0                *reply is filled; the caller frees it
  *   ERR_UNAVAILABLE  not done: cannot connect, or the server takes no writes now (LOADING,
- * READONLY, OOM, MISCONF, MASTERDOWN, CLUSTERDOWN, ...) ERR_TIMEOUT      not known whether it was
- * done ERR_DENIED       not done: password or ACL ERR_NOT_FOUND    not done: EVALSHA of a script
- * that the server does not have ERR_STATE        not done: any other error the server answers; its
- * text is in why
+ *                    READONLY, OOM, MISCONF, MASTERDOWN, CLUSTERDOWN, ...)
+ *   ERR_TIMEOUT      not known whether it was done
+ *   ERR_DENIED       not done: password or ACL
+ *   ERR_NOT_FOUND    not done: EVALSHA of a script that the server does not have
+ *   ERR_STATE        not done: any other error the server answers; its text is in why
  */
 int redis_call(struct redis *redis, const struct bytes *words, size_t count,
                struct redis_reply *reply, struct err_text *why);

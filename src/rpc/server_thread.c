@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One turn of an rpc thread:
- *   replies that came home become frames; what is due by time is done; every connection with frames
- * to send is flushed once; then the thread sleeps; every ready connection is read once; what the
- * handlers were given is flushed to where it goes (turn_end). So under load batches grow by
- * themselves and each connection costs one read and one write a turn.
+ * One turn of an rpc thread: replies that came home become frames; what is due by time is done;
+ * every connection with frames to send is flushed once; then the thread sleeps; every ready
+ * connection is read once; what the handlers were given is flushed to where it goes (turn_end). So
+ * under load batches grow by themselves and each connection costs one read and one write a turn.
  */
 #include <assert.h>
 #include <errno.h>

@@ -5,8 +5,9 @@
  * session would outlive the authority that vouched for it).
  *
  *   struct rpc_tls     what was read from files: certificate, key, authorities. Immutable,
- * reference counted, any thread. struct tls_stream  one connection's TLS over a non-blocking
- * socket. Owned by one thread; never blocks, never raises SIGPIPE, does not own the socket.
+ *                      reference counted, any thread.
+ *   struct tls_stream  one connection's TLS over a non-blocking socket. Owned by one thread; never
+ *                      blocks, never raises SIGPIPE, does not own the socket.
  */
 #ifndef TASKMILL_RPC_TLS_H
 #define TASKMILL_RPC_TLS_H

@@ -11,8 +11,8 @@
  *   Each entry of the schedules has one state (struct run_state): the due times first_s..last_s of
  *   the latest claim, whether it is *open* (not everything is known to be sent), and its owner, a
  *   random name of one scheduler process. An open claim has a *lease*: while it runs, only its
- * owner sends. There is at most one open claim for each entry; what falls due meanwhile is a missed
- * run afterwards, by the entry's policy.
+ *   owner sends. There is at most one open claim for each entry; what falls due meanwhile is a
+ *   missed run afterwards, by the entry's policy.
  *
  *        (none) --NOTE--> done --CLAIM--> open --DONE--> done --CLAIM--> ...
  *                                        |    ^
@@ -49,10 +49,10 @@
  *
  *   They know one key for each entry, tw:scheduler:..., written by SET NX EX with the time of
  *   sending, and read it as "last run". CLAIM respects it in the same script: the key must be
- * absent or hold what the caller has read and counted as a last run (struct run_record, values);
- * then it is written, with the due time as value, living until the next due time. So their NX
- * decides for them and this comparison for us, and each run is fired by one side. Our state is in
- * keys of its own, tm:scheduler:... and tm:scheduler-lease:..., which they do not look at.
+ *   absent or hold what the caller has read and counted as a last run (struct run_record, values);
+ *   then it is written, with the due time as value, living until the next due time. So their NX
+ *   decides for them and this comparison for us, and each run is fired by one side. Our state is in
+ *   keys of its own, tm:scheduler:... and tm:scheduler-lease:..., which they do not look at.
  *   Schedulers of client 26.5.0 write a key without the entry's name; they are respected when the
  *   storage was opened with `old_keys`: both keys are compared and written. Entries with the same
  *   task and schedule share runs then, as they do there.

@@ -6,10 +6,10 @@
  * Due times
  *
  *   A run has a *due time*, a whole second: for an interval the last due time plus the interval,
- * for a crontab a match. A run sent late keeps its due time, and the next interval counts from it:
- * the phase of an interval does not drift (in the original each run moves it by the delay of the
- * loop). Lateness of milliseconds or of a loaded machine is therefore never added up, and no
- * crontab run is lost by it (spec/client.md 13 nos. 32 and 33).
+ *   for a crontab a match. A run sent late keeps its due time, and the next interval counts from
+ *   it: the phase of an interval does not drift (in the original each run moves it by the delay of
+ *   the loop). Lateness of milliseconds or of a loaded machine is therefore never added up, and no
+ *   crontab run is lost by it (spec/client.md 13 nos. 32 and 33).
  *
  * What the storage remembers
  *
@@ -23,10 +23,12 @@
  *   SCHEDULE_MISSED_ONE   the latest of them is run, once, however many there are. The default: for
  *                         intervals it is what the original does; for crontabs the original drops
  *                         what is a minute late, so that a restart of two minutes at 03:00 loses
- * the night's run without a word. A run that is late can be seen and explained.
+ *                         the night's run without a word. A run that is late can be seen and
+ *                         explained.
  *   SCHEDULE_MISSED_SKIP  the latest one is run if it is not older than SCHEDULE_GRACE_S, the
- * others are dropped: what the original does with crontabs. SCHEDULE_MISSED_ALL   each is run, the
- * oldest first; if there are more than missed_limit, the newest missed_limit of them.
+ *                         others are dropped: what the original does with crontabs.
+ *   SCHEDULE_MISSED_ALL   each is run, the oldest first; if there are more than missed_limit, the
+ *                         newest missed_limit of them.
  *
  *   All runs of one decision belong to one claim, whose value is the newest due time: an entry has
  *   one key, so runs that are claimed one by one could be claimed twice while the storage's key of

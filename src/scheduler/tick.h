@@ -11,8 +11,8 @@
  *   The storage fails    nothing is claimed. It is asked again after a pause that doubles from
  *                        0.25 s to 15 s, with jitter; then missed runs follow each entry's policy.
  *   A send fails         its entry waits, its lease running out or renewed, and is tried again
- * after a pause of the same kind, up to 30 s. The other entries go on. The wall clock jumps every
- * entry is looked at again.
+ *                        after a pause of the same kind, up to 30 s. The other entries go on.
+ *   The wall clock jumps every entry is looked at again.
  *
  * Each outage is a WARN once and every minute, and an INFO at its end. One thread.
  */

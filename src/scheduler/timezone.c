@@ -7,8 +7,8 @@
  *     data of version 1  with moments of 4 bytes; skipped
  *     header again
  *     data               moments of 8 bytes, a type for each, types of 6 bytes (offset of 4,
- * daylight flag, name), characters, leap seconds of 12, flags footer             newline, POSIX TZ
- * string, newline
+ *                        daylight flag, name), characters, leap seconds of 12, flags
+ *     footer             newline, POSIX TZ string, newline
  *
  * Before the first moment type 0 holds; after the last one the footer, or without one the last
  * type.

@@ -4,8 +4,9 @@
  * original. Bringing a file up needs nothing of its own: store_open() and store_close() do it, and
  * store_opening() tells what they did.
  *
- *   offline_open(read_only) -> offline_survey, offline_unconfirmed, offline_bad_rows ->
- * offline_close offline_open            -> ... the same ..., offline_give_back -> offline_close
+ *   offline_open(read_only)  -> offline_survey, offline_unconfirmed, offline_bad_rows
+ *                            -> offline_close
+ *   offline_open             -> ... the same ..., offline_give_back -> offline_close
  *
  * Both take the broker's lock and hold it until offline_close. One thread. Errors fail the store as
  * in store.h: store_why() has the line.

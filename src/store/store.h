@@ -63,10 +63,10 @@ struct store_row {
     int64_t bucket;
     int64_t source; /* taskmill_source -> taskmill_sources.source; STORE_NULL: not known (foreign
                        row) */
-    int64_t
-        due_ms; /* taskmill_times: Unix ms of the time that counts in this status (Pending:
-                   expires_at, Delay: delay_until, Processing: processing_deadline); STORE_NULL:
-                   none. At load it is STORE_NULL unless it agrees with that column's seconds. */
+    /* taskmill_times: Unix ms of the time that counts in this status (Pending: expires_at, Delay:
+     * delay_until, Processing: processing_deadline); STORE_NULL: none. At load it is STORE_NULL
+     * unless it agrees with that column's seconds. */
+    int64_t due_ms;
 };
 
 /* What changes when a row moves between states. claim_expires_at always becomes NULL. */

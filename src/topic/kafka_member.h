@@ -4,8 +4,8 @@
  * consumer protocol (Kafka protocol guide, ConsumerProtocolSubscription), as DescribeGroups hands
  * it out. All numbers are big-endian:
  *
- *     version int16 | count int32 | count times: len int16, topic | what versions added, not looked
- * at
+ *     version int16 | count int32 | count times: len int16, topic | what versions added, which
+ *     is not looked at
  *
  * It is written by whatever program joined the group, so it is read with suspicion. Pure.
  */

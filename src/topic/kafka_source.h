@@ -26,9 +26,8 @@
 #define KAFKA_BATCH_RECORDS   512
 #define KAFKA_POLL_EVERY_MS   100 /* of the main queue, whatever happens */
 #define KAFKA_COMMIT_EVERY_MS 20
-#define KAFKA_REQUEST_MS                                                    \
-    1000 /* one blocking request; also bounds how long stop() waits for one \
-          */
+/* One blocking request; also bounds how long stop() waits for one. */
+#define KAFKA_REQUEST_MS       1000
 #define KAFKA_MISSING_EVERY_MS 30000
 /* librdkafka's default of queued.min.messages: with so many prefetched it stops fetching. */
 #define KAFKA_QUEUE_RECORDS 100000

@@ -8,10 +8,10 @@
  * looks as after
  *
  *   CRASH_KILL   the process died (kill -9): all that was written is there, and still not synced,
- * so that a power cut after it can lose it; CRASH_POWER  a power cut: durable content plus a random
- * choice of the un-synced changes, each of them dropped, applied, torn at 512-byte sectors, or
- * applied in another order. A dropped write may still have made the file longer (zeros, or stale
- * bytes).
+ *                so that a power cut after it can lose it
+ *   CRASH_POWER  a power cut: durable content plus a random choice of the un-synced changes, each
+ *                of them dropped, applied, torn at 512-byte sectors, or applied in another order. A
+ *                dropped write may still have made the file longer (zeros, or stale bytes).
  *
  * Folders: a new file's name is durable after the first sync of that file (SQLite's unix VFS syncs
  * the folder then); before, a power cut may leave the file or not. A deletion is durable at once

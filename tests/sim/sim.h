@@ -7,12 +7,13 @@
  *
  *   sim.c           the world's steps, command line, search over seeds, shrinking
  *   sim_kafka.c     topics, one consumer group, offset commits with unknown outcome, rebalances,
- * lost sessions, producers with failed and misreported deliveries sim_embedded.c  a broker with the
- * embedded log, and its producers sim_node.c      a broker: disk, store, engine; starts, turns,
- * crashes in the middle of a commit sim_rules.c     killswitches and demotions, and who must be
- * gone by them sim_worker.c    claims, broken streams, late, repeated and lost reports sim_check.c
- * what was promised: a ledger of all messages, checked after each turn and in every crash image
- * (INV-1, 2, 4, 5, 6, 7, 11)
+ *                   lost sessions, producers with failed and misreported deliveries
+ *   sim_embedded.c  a broker with the embedded log, and its producers
+ *   sim_node.c      a broker: disk, store, engine; starts, turns, crashes in the middle of a commit
+ *   sim_rules.c     killswitches and demotions, and who must be gone by them
+ *   sim_worker.c    claims, broken streams, late, repeated and lost reports
+ *   sim_check.c     what was promised: a ledger of all messages, checked after each turn and in
+ *                   every crash image (INV-1, 2, 4, 5, 6, 7, 11)
  *
  * A run is one process: a violated promise prints one line and ends it.
  */

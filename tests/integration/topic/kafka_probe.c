@@ -14,8 +14,10 @@
  *       hold MS              stays as it is for so long (the time itself is what is tested)
  *       lag P
  *       show                 everything
- *       stop                 stops the source and shows everything; the program ends at end of
- * input kafka_probe produce ADDRESS TOPIC COUNT SIZE kafka_probe create ADDRESS PARTITIONS TOPIC...
+ *       stop                 stops the source and shows everything
+ *                            (the program ends at the end of its input)
+ *   kafka_probe produce ADDRESS TOPIC COUNT SIZE
+ *   kafka_probe create ADDRESS PARTITIONS TOPIC...
  */
 #include <inttypes.h>
 #include <poll.h>
