@@ -302,8 +302,16 @@ def test_nobody_new_gets_in_while_it_stops(broker, open_stream, grpc_client):
     open_stream(b)
     b.signal(signal.SIGTERM)
     b.wait_log("stopping")
-    with b.client() as new:
-        assert new.health(timeout_s=1) in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+    def refused():
+        """Who comes between that line and the closing of the port is told so."""
+        with b.client() as new:
+            answer = new.health(timeout_s=1)
+        assert answer in ("NOT_SERVING", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+        return answer != "NOT_SERVING"
+
+    wait_for(refused, "the port to be closed", 3)
+    assert b.running
     assert b.wait() == 0
     assert b.statuses() == {"Processing": 1, "Pending": 1}
 
